@@ -1,0 +1,1 @@
+"""Ours beside what a user would otherwise write, in one run."""

@@ -1,0 +1,56 @@
+-- A picture's path in, a line of JSON with what wrk counted out: POST it as multipart/form-data, over and over.
+-- wrk -s post_picture.lua URL -- PICTURE
+
+local BOUNDARY = "picture-9f2c1e7ab34d4d06"
+local threads = {}
+
+refused = 0
+
+local function contents(path)
+   local file = assert(io.open(path, "rb"))
+   local bytes = file:read("*a")
+   file:close()
+   return bytes
+end
+
+function setup(thread)
+   threads[#threads + 1] = thread
+end
+
+function init(args)
+   wrk.method = "POST"
+   wrk.headers["Content-Type"] = "multipart/form-data; boundary=" .. BOUNDARY
+   wrk.body = table.concat({
+      "--" .. BOUNDARY,
+      'Content-Disposition: form-data; name="file"; filename="picture.jpg"',
+      "Content-Type: image/jpeg",
+      "",
+      contents(args[1]),
+      "--" .. BOUNDARY .. "--",
+      "",
+   }, "\r\n")
+end
+
+-- wrk's own count of bad statuses begins at 400.
+function response(status)
+   if status < 200 or status > 299 then
+      refused = refused + 1
+   end
+end
+
+function done(summary, latency)
+   local not_2xx = 0
+   for _, thread in ipairs(threads) do
+      not_2xx = not_2xx + thread:get("refused")
+   end
+   local errors = summary.errors
+   print(string.format(
+      '{"responses": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "not_2xx": %d, "socket_errors": %d}',
+      summary.requests,
+      summary.duration / 1e6,
+      latency:percentile(50) / 1e3,
+      latency:percentile(99) / 1e3,
+      not_2xx,
+      errors.connect + errors.read + errors.write + errors.timeout
+   ))
+end

@@ -1,0 +1,55 @@
+"""Settings in, an ASGI app out: load, serve, drain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
+
+from service import __doc__ as description
+from service import __version__
+from service.classifier import Classifier
+from service.errors import StartupFailed
+from service.http import errors, health, native, pages
+from service.http.limits import BodyLimit, RequestContext
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI app. Models are loaded in its lifespan; if none is valid, the start fails."""
+    classifier = Classifier(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await classifier.__aenter__()
+        except StartupFailed as failure:
+            log.error(failure.code, reason=str(failure))
+            raise
+        try:
+            yield
+        finally:
+            await classifier.__aexit__()
+
+    app = FastAPIOffline(
+        title="Sichtbar",
+        version=__version__,
+        description=description,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestContext, metrics=classifier.metrics),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        ],
+    )
+    app.state.classifier = classifier
+    errors.install(app)
+    app.include_router(native.router, tags=["Pictures and models"])
+    app.include_router(health.router, tags=["Operation"])
+    app.include_router(pages.router)
+    return app

@@ -1,0 +1,159 @@
+"""Gather single items into batches: one bounded queue, one worker task, one thread.
+
+The batcher knows nothing of pictures, models or HTTP. It never waits to fill a batch: a batch is what queued while the
+thread was busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Generic, NamedTuple, TypeVar
+
+from service.errors import Draining, InferenceFailed, Overloaded, ServiceError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Answer(NamedTuple, Generic[Out]):
+    """What `run` made of one item, and how long that took, in seconds."""
+
+    value: Out
+    queued: float
+    ran: float
+
+
+@dataclass(frozen=True)
+class _Job(Generic[In, Out]):
+    item: In
+    answer: asyncio.Future[Answer[Out]]
+    arrived: float
+
+
+class Batcher(Generic[In, Out]):
+    """Turns `run`, from a sequence of inputs to as many outputs, into `submit`, from one input to its output."""
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[In]], Sequence[Out]],
+        *,
+        max_batch: int,
+        max_queue: int,
+        drain_seconds: float,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._drain_seconds = drain_seconds
+        self._on_batch = on_batch
+        self._jobs: deque[_Job[In, Out]] = deque()
+        self._arrival = asyncio.Event()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._worker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Batcher[In, Out]:
+        self._worker = asyncio.create_task(self._work(), name="batcher")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Refuse new items, finish the accepted ones within `drain_seconds`, then stop."""
+        self._closing = True
+        self._arrival.set()
+        if self._worker is not None:
+            await asyncio.wait([self._worker], timeout=self._drain_seconds)
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        _refuse(self._jobs, _too_late)
+        self._jobs.clear()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker takes items."""
+        return self._worker is not None and not self._worker.done() and not self._closing
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return len(self._jobs)
+
+    async def submit(self, item: In) -> Answer[Out]:
+        """Await the item's output. The caller sets the deadline: a cancelled item that still waits is never run.
+
+        Raises:
+            Overloaded: `max_queue` items are waiting already.
+            Draining: the batcher is closing.
+            InferenceFailed: `run` raised, or gave another number of outputs than of inputs.
+        """
+        if self._closing:
+            raise Draining("the service is shutting down")
+        if len(self._jobs) >= self._max_queue:
+            raise Overloaded(f"{self._max_queue} pictures are waiting for the model already")
+        answer: asyncio.Future[Answer[Out]] = asyncio.get_running_loop().create_future()
+        self._jobs.append(_Job(item, answer, perf_counter()))
+        self._arrival.set()
+        return await answer
+
+    async def _work(self) -> None:
+        while True:
+            if jobs := self._next_batch():
+                await self._answer(jobs)
+            elif self._closing:
+                return
+            else:
+                self._arrival.clear()
+                await self._arrival.wait()
+
+    def _next_batch(self) -> list[_Job[In, Out]]:
+        jobs: list[_Job[In, Out]] = []
+        while self._jobs and len(jobs) < self._max_batch:
+            job = self._jobs.popleft()
+            if not job.answer.done():
+                jobs.append(job)
+        return jobs
+
+    async def _answer(self, jobs: list[_Job[In, Out]]) -> None:
+        started = perf_counter()
+        self._on_batch(len(jobs))
+        try:
+            outputs = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._run, [job.item for job in jobs]
+            )
+            if len(outputs) != len(jobs):
+                raise ValueError(f"{len(jobs)} inputs gave {len(outputs)} outputs")
+        except asyncio.CancelledError:
+            _refuse(jobs, _too_late)
+            raise
+        except Exception as error:
+            cause = error
+            _refuse(jobs, lambda: _failure(cause))
+            return
+        ran = perf_counter() - started
+        for job, output in zip(jobs, outputs, strict=True):
+            # The client may have gone while the model ran.
+            if not job.answer.done():
+                job.answer.set_result(Answer(output, started - job.arrived, ran))
+
+
+def _refuse(jobs: Iterable[_Job[In, Out]], error: Callable[[], ServiceError]) -> None:
+    for job in jobs:
+        if not job.answer.done():
+            # One exception object per client: a shared one would gather every client's traceback.
+            job.answer.set_exception(error())
+
+
+def _too_late() -> Draining:
+    return Draining("the service stopped before it had an answer")
+
+
+def _failure(cause: Exception) -> InferenceFailed:
+    failure = InferenceFailed("the model failed on the batch that held this picture")
+    failure.__cause__ = cause
+    return failure

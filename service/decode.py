@@ -1,0 +1,139 @@
+"""Bytes from a stranger in, upright RGB pixels out. Training reads its pictures through here too: both see the same."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+    features,
+)
+
+from service.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
+from service.manifest import Input
+
+# The only parsers that ever run on a stranger's bytes. A plugin registers itself when it is imported; for a format that
+# is not registered, Pillow would import every plugin that it has.
+PLUGINS = {
+    "JPEG": JpegImagePlugin,
+    "PNG": PngImagePlugin,
+    "WEBP": WebPImagePlugin,
+    "GIF": GifImagePlugin,
+    "BMP": BmpImagePlugin,
+    "TIFF": TiffImagePlugin,
+    "AVIF": AvifImagePlugin,
+}
+FORMATS = tuple(name for name in PLUGINS if name != "AVIF" or features.check("avif"))
+
+ORIENTATION_TAG = 0x0112
+# EXIF 2.32, 4.6.4 A: how to turn what the camera stored into what it saw.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes, *, max_pixels: int) -> Image.Image:
+    """Read one picture file: upright, RGB, 8 bits a channel, transparency on white, the first frame of several.
+
+    Raises:
+        EmptyImage: `data` is empty.
+        UnsupportedImage: the bytes are of none of `FORMATS`, or their pixels have no defined colour.
+        ImageTooLarge: the header promises more than `max_pixels`; nothing was decoded.
+        BrokenImage: the file is truncated or damaged.
+    """
+    if not data:
+        raise EmptyImage("expected a picture, got 0 bytes")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {width} x {height}")
+            image.load()
+            return _upright(image, _rgb(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except Image.DecompressionBombError:
+        raise ImageTooLarge(f"expected at most {max_pixels} pixels, got many more") from None
+    # Damaged files drive Pillow's parsers into every kind of exception; whichever it is, the file is to blame.
+    except Exception as cause:
+        raise BrokenImage("the picture is truncated or damaged") from cause
+
+
+def fit(image: Image.Image, target: Input) -> NDArray[np.uint8]:
+    """Bring an RGB picture to a model's input: uint8 [height, width, 3], by the manifest's resize rule.
+
+    Resampling is Pillow's bilinear filter with antialiasing: linear in the pixels, up to rounding.
+    """
+    size = (target.width, target.height)
+    if target.resize == "pad":
+        return np.asarray(_pad(image, size))
+    box = _centred_box(image.size, size) if target.resize == "crop" else None
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+def _centred_box(source: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest centred part of `source` with the aspect of `target`: left, top, right, bottom in pixels."""
+    scale = min(source[0] / target[0], source[1] / target[1])
+    left, top = ((s - t * scale) / 2 for s, t in zip(source, target, strict=True))
+    return (left, top, source[0] - left, source[1] - top)
+
+
+def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    canvas = Image.new("RGB", size, "white")
+    corner = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
+    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), corner)
+    return canvas
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnsupportedImage("expected integer pixels, got 32-bit floating point, whose white is not defined")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        on_white = Image.new("RGB", image.size, "white")
+        on_white.paste(rgba, mask=rgba.getchannel("A"))
+        return on_white
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion clips at 255 instead of scaling.
+    sixteen = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+    return Image.fromarray((sixteen >> 8).astype(np.uint8))
+
+
+def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
+    try:
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    # The pixels are whole; damaged metadata only costs the turn.
+    except Exception:
+        return rgb
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _unidentified(data: bytes) -> ImageError:
+    if any(accepts(data[:16]) is True for _, accepts in (Image.OPEN[name] for name in FORMATS) if accepts):
+        return BrokenImage("the picture is truncated or damaged")
+    return UnsupportedImage(f"expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got none of them")

@@ -1,0 +1,65 @@
+"""What runs a SavedModel: one small interface, two engines."""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from service.engines.base import Engine
+from service.errors import StartupFailed
+
+EngineName = Literal["auto", "openvino", "tensorflow"]
+
+log = structlog.get_logger()
+
+
+def require_tensorflow() -> None:
+    """Check that one of TensorFlow's two builds is installed, without loading it.
+
+    Raises:
+        StartupFailed: neither is, and it says what to install.
+    """
+    if find_spec("tensorflow") is None:
+        raise StartupFailed(
+            "TensorFlow is not installed: pip install 'sichtbar[cpu]', "
+            "or 'sichtbar[gpu]' on a machine with an NVIDIA GPU (from a clone: pip install -e '.[cpu]')"
+        )
+
+
+def choose_engine(name: EngineName) -> Literal["openvino", "tensorflow"]:
+    """Resolve `auto`: TensorFlow where it sees a GPU, else OpenVINO."""
+    if name != "auto":
+        return name
+    if not _driver_shows_gpu():
+        return "openvino"
+    from service.engines.tensorflow import sees_gpu
+
+    return "tensorflow" if sees_gpu() else "openvino"
+
+
+def open_engine(name: Literal["openvino", "tensorflow"], folder: Path, *, threads: int) -> Engine:
+    """Load the `serving_default` signature of the SavedModel in `folder`.
+
+    Each engine's module is imported only when it is used: TensorFlow alone takes seconds and hundreds of megabytes.
+    """
+    if name == "tensorflow":
+        from service.engines.tensorflow import TensorFlowEngine
+
+        return TensorFlowEngine(folder, threads=threads)
+    from service.engines.openvino import OpenVINOEngine
+
+    return OpenVINOEngine(folder, threads=threads)
+
+
+def _driver_shows_gpu() -> bool:
+    """Ask NVIDIA's driver, which honours CUDA_VISIBLE_DEVICES, instead of loading TensorFlow to ask it."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

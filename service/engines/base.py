@@ -1,0 +1,61 @@
+"""The interface that every engine has, and the check that it answers as the manifest promises."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.manifest import InvalidVersion, Manifest, probe_images
+
+# Above the rounding of any kernel, TF32 included; below what wrong preprocessing or a wrong order of labels does.
+PROBE_TOLERANCE = 0.01
+
+
+class Outputs(NamedTuple):
+    """What `serving_default` gives for N pictures and C classes."""
+
+    probabilities: NDArray[np.float32]
+    """[N, C], each row sums to 1."""
+    logits: NDArray[np.float32]
+    """[N, C]."""
+    recognition: NDArray[np.float32]
+    """[N]: the higher, the surer that the picture shows one of the classes."""
+
+
+class Engine(Protocol):
+    """A loaded SavedModel. One thread at a time calls it."""
+
+    name: str
+
+    def predict(self, images: NDArray[np.uint8]) -> Outputs:
+        """Classify RGB pictures, uint8 [N, height, width, 3], at the manifest's size."""
+        ...
+
+
+def warm_up(engine: Engine, manifest: Manifest, max_batch: int) -> None:
+    """Run the smallest and the largest batch once, so that no request pays for compilation."""
+    images = probe_images(manifest.input.height, manifest.input.width)
+    for size in (1, max_batch):
+        engine.predict(np.resize(images, (size, *images.shape[1:])))
+
+
+def probe(engine: Engine, manifest: Manifest) -> None:
+    """Compare the engine's answers with those that training wrote down.
+
+    Raises:
+        InvalidVersion: an answer has another shape, is not finite, or differs by more than `PROBE_TOLERANCE`.
+    """
+    outputs = engine.predict(probe_images(manifest.input.height, manifest.input.width))
+    expected = np.asarray(manifest.probe.probabilities)
+    for name, output, shape in zip(
+        Outputs._fields, outputs, (expected.shape, expected.shape, expected.shape[:1]), strict=True
+    ):
+        if output.shape != shape:
+            raise InvalidVersion(f"probe: expected {name} of shape {shape}, got {output.shape}")
+        if not np.isfinite(output).all():
+            raise InvalidVersion(f"probe: {name} are not all finite")
+    difference = float(np.abs(outputs.probabilities - expected).max())
+    if difference > PROBE_TOLERANCE:
+        raise InvalidVersion(f"probe: probabilities differ from the manifest's by up to {difference:.3g}")

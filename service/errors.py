@@ -1,0 +1,153 @@
+"""Everything that can go wrong, by whose fault it is. No HTTP here: service/http/errors.py maps each leaf to a status.
+
+ServiceError
+├── ClientError                 the request must change before it can succeed
+│   ├── BodyTooLarge
+│   ├── InvalidRequest
+│   ├── UnsupportedMediaType
+│   ├── NoImage
+│   ├── TooManyImages
+│   ├── ImageError              one picture of the request
+│   │   ├── EmptyImage
+│   │   ├── BrokenImage
+│   │   ├── UnsupportedImage
+│   │   └── ImageTooLarge
+│   ├── ModelRequired
+│   ├── UnknownModel
+│   └── UnknownVersion
+├── Unavailable                 the same request may succeed later
+│   ├── Overloaded
+│   ├── Draining
+│   └── DeadlineExceeded
+└── Fault                       the server's own failure
+    ├── InferenceFailed
+    └── StartupFailed
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """An expected failure. `code` is stable: clients may switch on it."""
+
+    code: ClassVar[str]
+
+
+class ClientError(ServiceError):
+    """The request must change before it can succeed."""
+
+
+class BodyTooLarge(ClientError):
+    """The request's body has more bytes than the service takes."""
+
+    code = "body_too_large"
+
+
+class InvalidRequest(ClientError):
+    """The query or the body does not have the documented form."""
+
+    code = "invalid_request"
+
+
+class UnsupportedMediaType(ClientError):
+    """The body's content type is none that the call takes."""
+
+    code = "unsupported_media_type"
+
+
+class NoImage(ClientError):
+    """The body holds no picture."""
+
+    code = "no_image"
+
+
+class TooManyImages(ClientError):
+    """One request carries more pictures than the service takes."""
+
+    code = "too_many_images"
+
+
+class ImageError(ClientError):
+    """One picture of the request cannot be classified."""
+
+
+class EmptyImage(ImageError):
+    """The picture has no bytes."""
+
+    code = "empty_image"
+
+
+class BrokenImage(ImageError):
+    """The picture is of a known format, but truncated or damaged."""
+
+    code = "broken_image"
+
+
+class UnsupportedImage(ImageError):
+    """The bytes are no picture of a format that the service reads."""
+
+    code = "unsupported_image"
+
+
+class ImageTooLarge(ImageError):
+    """The picture has more pixels than the service decodes."""
+
+    code = "image_too_large"
+
+
+class ModelRequired(ClientError):
+    """Several models are loaded, none is the default, and the request names none."""
+
+    code = "model_required"
+
+
+class UnknownModel(ClientError):
+    """No model of that name is loaded."""
+
+    code = "unknown_model"
+
+
+class UnknownVersion(ClientError):
+    """The model has no loaded version of that number."""
+
+    code = "unknown_version"
+
+
+class Unavailable(ServiceError):
+    """The same request may succeed later."""
+
+
+class Overloaded(Unavailable):
+    """As many pictures wait already as the service lets wait."""
+
+    code = "overloaded"
+
+
+class Draining(Unavailable):
+    """The service is shutting down and takes no new work."""
+
+    code = "draining"
+
+
+class DeadlineExceeded(Unavailable):
+    """No answer came within the deadline."""
+
+    code = "deadline_exceeded"
+
+
+class Fault(ServiceError):
+    """The server's own failure."""
+
+
+class InferenceFailed(Fault):
+    """The model failed on the batch that held this picture."""
+
+    code = "inference_failed"
+
+
+class StartupFailed(Fault):
+    """The service cannot start, and says why."""
+
+    code = "startup_failed"

@@ -1,0 +1,96 @@
+"""The outermost layer: a request's id, its log line, its metrics, the answer to a bug, and the limit of its body."""
+
+from __future__ import annotations
+
+import re
+from time import perf_counter
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import BodyTooLarge
+from service.http.errors import bug
+from service.metrics import Metrics
+
+# What a client may call its request: safe in a log line and in a header.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+CLIENT_GONE = 499
+
+log = structlog.get_logger()
+
+
+class RequestContext:
+    """Names, times, counts and logs each request, and answers 500 to what nobody expected."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        status: int | None = None
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        started = perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_named)
+            except ClientDisconnect:
+                status = CLIENT_GONE
+            except Exception:
+                log.exception("bug")
+                answered = status is not None
+                status = 500
+                if not answered:
+                    await bug()(scope, receive, send_named)
+            finally:
+                self._record(scope, status or CLIENT_GONE, perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if route != "unmatched" else "any"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
+
+
+class BodyLimit:
+    """Counts a body's bytes while they stream; whoever reads one too many gets `BodyTooLarge`."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            if announced.isdecimal() and int(announced) > self._max_bytes:
+                raise BodyTooLarge(f"expected at most {self._max_bytes} bytes, got {announced}")
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise BodyTooLarge(f"expected at most {self._max_bytes} bytes, got more")
+            return message
+
+        await self._app(scope, receive_counted, send)

@@ -1,0 +1,156 @@
+"""Sichtbar's own calls: classify pictures, and see which models there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+
+from service import errors
+from service.classifier import Classifier
+from service.http.bodies import FIELD, read_pictures
+from service.http.errors import responses
+from service.http.schemas import (
+    ImageAnswer,
+    ModelList,
+    ModelSummary,
+    NoQuery,
+    PredictAnswer,
+    PredictBody,
+    PredictQuery,
+    VersionCard,
+    VersionSummary,
+)
+
+router = APIRouter()
+
+BINARY = {"type": "string", "format": "binary"}
+PREDICT_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "additionalProperties": False,
+                "properties": {FIELD: {"type": "array", "items": BINARY, "minItems": 1}},
+            },
+            "encoding": {FIELD: {"contentType": "image/*"}},
+        },
+        "image/*": {"schema": BINARY},
+        "application/octet-stream": {"schema": BINARY},
+        "application/json": {
+            "schema": PredictBody.model_json_schema(),
+            # A red pixel, as PNG.
+            "example": {
+                "image": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+            },
+        },
+    },
+}
+
+
+async def _classifier(request: Request) -> Classifier:
+    classifier: Classifier = request.app.state.classifier
+    return classifier
+
+
+class _PredictRoute(APIRoute):
+    """Documented by FastAPI, called without its dependency injection: that cost a third of the event loop's time."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Validate the query and call the endpoint."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                query = PredictQuery.model_validate(dict(request.query_params))
+            except ValidationError as invalid:
+                raise RequestValidationError([{**e, "loc": ("query", *e["loc"])} for e in invalid.errors()]) from None
+            return await predict(request, query, await _classifier(request))
+
+        return handle
+
+
+Service = Annotated[Classifier, Depends(_classifier)]
+Nothing = Annotated[NoQuery, Query()]
+
+
+async def predict(request: Request, query: Annotated[PredictQuery, Query()], service: Service) -> Response:
+    """Send one or several files as `multipart/form-data` in the field `file`, one picture's bytes as `image/*`, or
+    `{"image": "<base64>"}` as JSON. One bad picture fails the whole request, and the problem names it.
+    """
+    version = service.repository.find(query.model, query.version)
+    pictures = await read_pictures(request, service.settings.max_body_bytes)
+    classified = await service.classify(pictures, version, query.top_k)
+    answer = PredictAnswer(
+        model=version.manifest.name,
+        version=version.manifest.version,
+        images=[ImageAnswer.model_validate(picture, from_attributes=True) for picture in classified],
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+router.add_api_route(
+    "/predict",
+    predict,
+    methods=["POST"],
+    route_class_override=_PredictRoute,
+    summary="Classify pictures",
+    response_model=PredictAnswer,
+    openapi_extra={"requestBody": PREDICT_BODY},
+    responses=responses(
+        errors.BodyTooLarge,
+        errors.ImageTooLarge,
+        errors.UnsupportedMediaType,
+        errors.UnsupportedImage,
+        errors.InvalidRequest,
+        errors.NoImage,
+        errors.TooManyImages,
+        errors.EmptyImage,
+        errors.BrokenImage,
+        errors.ModelRequired,
+        errors.UnknownModel,
+        errors.UnknownVersion,
+        errors.Overloaded,
+        errors.Draining,
+        errors.DeadlineExceeded,
+        errors.InferenceFailed,
+    ),
+)
+
+
+@router.get("/models", summary="All models", responses=responses(errors.InvalidRequest))
+async def models(query: Nothing, service: Service) -> ModelList:
+    """Every model on disk, and what became of each of its versions."""
+    return ModelList(models=[_summary(service, name) for name in service.repository.models])
+
+
+@router.get("/models/{model}", summary="One model", responses=responses(errors.UnknownModel, errors.InvalidRequest))
+async def model(model: str, query: Nothing, service: Service) -> ModelSummary:
+    """The model's versions: available, or failed and why."""
+    return _summary(service, model)
+
+
+@router.get(
+    "/models/{model}/versions/{version}",
+    summary="One version's card",
+    responses=responses(errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest),
+)
+async def version(model: str, version: Annotated[int, Path(ge=1)], query: Nothing, service: Service) -> VersionCard:
+    """The manifest: labels, input, layers, what training measured, licence and attribution."""
+    found = service.repository.find(model, version)
+    return VersionCard(state="available", engine=found.engine, manifest=found.manifest)
+
+
+def _summary(service: Classifier, model: str) -> ModelSummary:
+    return ModelSummary(
+        name=model,
+        versions=[
+            VersionSummary(version=s.version, state=s.state, engine=s.engine, reason=s.reason)
+            for s in service.repository.states(model)
+        ],
+    )

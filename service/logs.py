@@ -1,0 +1,45 @@
+"""One JSON object a line on standard output, from us and from every library."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import Processor
+
+SHARED: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.dict_tracebacks,
+]
+
+
+def configure_logging(level: str) -> None:
+    """Send structlog's and the standard library's records the same way. Only a program calls this, at its start."""
+    number = logging.getLevelName(level.upper())
+    structlog.configure(
+        processors=[*SHARED, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *SHARED],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    handler.addFilter(_is_no_startup_traceback)
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _is_no_startup_traceback(record: logging.LogRecord) -> bool:
+    # uvicorn repeats a failed start's traceback as text; create_app has said the reason in one line already.
+    return not (record.name == "uvicorn.error" and str(record.msg).startswith("Traceback (most recent call last)"))

@@ -1,0 +1,197 @@
+"""Model folders in, loaded versions out: each is verified, loaded, warmed up and probed before it answers anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from service.batcher import Batcher
+from service.engines import choose_engine, open_engine
+from service.engines.base import Engine, Outputs, probe, warm_up
+from service.errors import ModelRequired, StartupFailed, UnknownModel, UnknownVersion
+from service.manifest import InvalidVersion, Manifest, read_manifest, verify_files
+from service.metrics import Metrics
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that answers."""
+
+    manifest: Manifest
+    engine: str
+    batcher: Batcher[NDArray[np.uint8], Outputs]
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """What became of a version's folder."""
+
+    model: str
+    version: int
+    state: Literal["available", "failed"]
+    engine: str | None = None
+    reason: str | None = None
+
+
+class Repository:
+    """All versions below one folder, loaded while the context is open."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._versions: dict[str, dict[int, Version]] = {}
+        self._states: list[VersionState] = []
+        self._batchers = AsyncExitStack()
+
+    async def __aenter__(self) -> Repository:
+        """Load every version.
+
+        Raises:
+            StartupFailed: no version could be loaded.
+        """
+        folders = version_folders(self._settings.models)
+        engine = await asyncio.to_thread(choose_engine, self._settings.engine)
+        for folder in folders:
+            await self._load(folder, engine)
+        if not self._versions:
+            reasons = "; ".join(f"{s.model}/{s.version}: {s.reason}" for s in self._states)
+            raise StartupFailed(f"no valid model under {self._settings.models}: {reasons}")
+        default = self._settings.default_model
+        if default is not None and default not in self._versions:
+            raise StartupFailed(f"the default model {default!r} is none of {', '.join(sorted(self._versions))}")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Let every version finish what it accepted."""
+        await self._batchers.aclose()
+
+    @property
+    def models(self) -> list[str]:
+        """Names of all models on disk, loaded or not."""
+        return sorted({state.model for state in self._states})
+
+    @property
+    def alive(self) -> bool:
+        """Whether every loaded version takes pictures."""
+        versions = [version for model in self._versions.values() for version in model.values()]
+        return bool(versions) and all(version.batcher.alive for version in versions)
+
+    def states(self, model: str) -> list[VersionState]:
+        """What became of each of the model's versions, lowest first.
+
+        Raises:
+            UnknownModel: there is no such model.
+        """
+        states = [state for state in self._states if state.model == model]
+        if not states:
+            raise UnknownModel(f"expected one of {', '.join(self.models)}, got {model!r}")
+        return states
+
+    def find(self, model: str | None, version: int | None) -> Version:
+        """The version that shall answer: the default model and its highest version unless named.
+
+        Raises:
+            ModelRequired: none is named and there is no default.
+            UnknownModel: no such model is loaded.
+            UnknownVersion: the model has no such version loaded.
+        """
+        versions = self._versions.get(model if model is not None else self._default_model())
+        if versions is None:
+            raise UnknownModel(f"expected one of {', '.join(sorted(self._versions))}, got {model!r}")
+        if version is None:
+            return versions[max(versions)]
+        if version not in versions:
+            raise UnknownVersion(f"{model} has version {', '.join(map(str, sorted(versions)))}, got {version}")
+        return versions[version]
+
+    def _default_model(self) -> str:
+        if self._settings.default_model is not None:
+            return self._settings.default_model
+        if len(self._versions) > 1:
+            raise ModelRequired(f"expected `model`, one of {', '.join(sorted(self._versions))}; got none")
+        return next(iter(self._versions))
+
+    async def _load(self, folder: Path, engine_name: Literal["openvino", "tensorflow"]) -> None:
+        model, number = folder.parent.name, int(folder.name)
+        try:
+            manifest, engine = await asyncio.to_thread(load_version, folder, engine_name, self._settings)
+        # Whatever an engine raises on a folder from outside, the other versions shall serve.
+        except Exception as error:
+            state = VersionState(model, number, "failed", reason=_reason(error))
+            log.error(
+                "version_failed",
+                model=model,
+                version=number,
+                reason=state.reason,
+                exc_info=None if isinstance(error, InvalidVersion) else error,
+            )
+        else:
+            batcher = await self._batchers.enter_async_context(self.batcher(manifest, engine))
+            self._versions.setdefault(model, {})[number] = Version(manifest, engine.name, batcher)
+            state = VersionState(model, number, "available", engine=engine.name)
+            log.info("version_loaded", model=model, version=number, engine=engine.name)
+        self._states.append(state)
+        self._metrics.version_state.labels(model, str(number), state.state, state.engine or "").set(1)
+
+    def batcher(self, manifest: Manifest, engine: Engine) -> Batcher[NDArray[np.uint8], Outputs]:
+        """The queue in front of one version's engine."""
+        labels = (manifest.name, str(manifest.version))
+        batcher: Batcher[NDArray[np.uint8], Outputs] = Batcher(
+            lambda images: _split(engine.predict(np.stack(images))),
+            max_batch=self._settings.max_batch,
+            max_queue=self._settings.max_queue,
+            drain_seconds=self._settings.drain_seconds,
+            on_batch=self._metrics.batch_size.labels(*labels).observe,
+        )
+        self._metrics.watch_queue(*labels, lambda: batcher.waiting)
+        return batcher
+
+
+def version_folders(models: Path) -> list[Path]:
+    """Every `<model>/<version>` folder, by model and number.
+
+    Raises:
+        StartupFailed: `models` is no folder, or holds no version.
+    """
+    if not models.is_dir():
+        raise StartupFailed(f"expected a folder of models at {models.absolute()}, found none; set SICHTBAR_MODELS")
+    folders = [folder for folder in models.glob("*/*") if folder.is_dir() and folder.name.isdecimal()]
+    if not folders:
+        raise StartupFailed(f"no valid model under {models}: expected <model>/<version>/manifest.json, found none")
+    return sorted(folders, key=lambda folder: (folder.parent.name, int(folder.name)))
+
+
+def load_version(
+    folder: Path, engine_name: Literal["openvino", "tensorflow"], settings: Settings
+) -> tuple[Manifest, Engine]:
+    """Verify, load, warm up and probe one version.
+
+    Raises:
+        InvalidVersion: the folder is not what its manifest promises.
+    """
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    engine = open_engine(engine_name, folder, threads=settings.threads)
+    warm_up(engine, manifest, settings.max_batch)
+    probe(engine, manifest)
+    return manifest, engine
+
+
+def _split(outputs: Outputs) -> Sequence[Outputs]:
+    return [Outputs(*rows) for rows in zip(*outputs, strict=True)]
+
+
+def _reason(error: Exception) -> str:
+    # Foreign exceptions may name paths and internals; the log has them.
+    return str(error) if isinstance(error, InvalidVersion) else f"the engine cannot load it ({type(error).__name__})"

@@ -1,0 +1,94 @@
+"""The environment in, one frozen object out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import StartupFailed
+
+PREFIX = "SICHTBAR_"
+# Where tests and training scripts find pictures and weights; not the service's to read.
+OTHERS = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS"}
+
+
+class Settings(BaseSettings):
+    """Every setting is a variable `SICHTBAR_<NAME>`; an unknown one is an error."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
+    models: Path = Field(default=Path("models"), description="Folder of `<model>/<version>/` folders.")
+    default_model: str | None = Field(
+        default=None,
+        description="Model that answers when a request names none; unset, the only one loaded.",
+    )
+    engine: Literal["auto", "openvino", "tensorflow"] = Field(
+        default="auto",
+        description="What runs the networks; `auto`: TensorFlow where it sees a GPU, else OpenVINO.",
+    )
+    threads: int = Field(default=0, ge=0, description="Threads of one inference; 0 lets the engine choose.")
+    decode_threads: PositiveInt = Field(default=2, description="Threads that decode pictures.")
+    max_body_bytes: PositiveInt = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")
+    max_pixels: PositiveInt = Field(default=50_000_000, description="Most pixels of a picture (width x height).")
+    max_images: PositiveInt = Field(default=32, description="Most pictures in one request.")
+    max_batch: PositiveInt = Field(default=32, description="Most pictures in one inference.")
+    max_queue: PositiveInt = Field(
+        default=256, description="Pictures that may wait, for decoding and for each model; one more gets 503."
+    )
+    timeout: PositiveFloat = Field(default=10.0, description="Seconds an accepted picture may take; later gets 504.")
+    drain_seconds: PositiveFloat = Field(
+        default=20.0, description="Seconds that accepted requests get to finish after SIGTERM."
+    )
+    shutdown_delay: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds to go on serving after SIGTERM, not ready, until balancers have noticed.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged; at `info` each request is a line."
+    )
+
+    @classmethod
+    def from_environ(cls) -> Settings:
+        """Read the environment.
+
+        Raises:
+            StartupFailed: a variable is unknown, or its value is not what the setting takes.
+        """
+        known = {variable(name) for name in cls.model_fields}
+        unknown = {name for name in os.environ if name.startswith(PREFIX)} - known - OTHERS
+        if unknown:
+            raise StartupFailed(
+                f"unknown settings: {', '.join(sorted(unknown))}; expected any of {', '.join(sorted(known))}"
+            )
+        try:
+            return cls()
+        except ValidationError as invalid:
+            problems = (
+                f"{variable(str(problem['loc'][0]))}={problem['input']!r}: {problem['msg']}"
+                for problem in invalid.errors()
+            )
+            raise StartupFailed("; ".join(problems)) from None
+
+
+def variable(name: str) -> str:
+    """The environment variable that holds the setting `name`."""
+    return PREFIX + name.upper()
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Variable, default and description of each setting, for `--help` and the README."""
+    return [
+        (variable(name), _default(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _default(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,179 @@
+"""A tiny real model, trained on pictures that are drawn here, and a live server in front of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image, ImageDraw
+
+from service.app import create_app
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parent.parent
+SHAPES = ("circle", "square", "stripes")
+
+
+def draw(shape: str, seed: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
+    """One of `SHAPES` in a random dark colour on a random light ground."""
+    chance = random.Random(f"{shape}-{seed}")
+    ground = tuple(chance.randint(200, 255) for _ in range(3))
+    colour = tuple(chance.randint(0, 90) for _ in range(3))
+    image = Image.new("RGB", size, ground)
+    pen = ImageDraw.Draw(image)
+    width, height = size
+    box = (width * 0.2, height * 0.2, width * 0.8, height * 0.8)
+    if shape == "circle":
+        pen.ellipse(box, fill=colour)
+    elif shape == "square":
+        pen.rectangle((0, 0, width * 0.5, height), fill=colour)
+    else:
+        for x in range(0, width, max(width // 6, 2)):
+            pen.line((x, 0, x, height), fill=colour, width=max(width // 12, 1))
+    return image
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The file's bytes."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(PREFIX) and name not in {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS"}:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three class folders with 40 pictures each."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for shape in SHAPES:
+        (folder / shape).mkdir()
+        for seed in range(40):
+            draw(shape, seed).save(folder / shape / f"{shape}{seed}.png")
+    return folder
+
+
+RECIPE = """
+name = "shapes"
+network = "fruit_cnn"
+[input]
+height = 16
+width = 12
+resize = "crop"
+[fitting]
+epochs = 8
+batch_size = 8
+seed = 3
+[fitting.optimizer]
+name = "adam"
+learning_rate = 0.002
+[data]
+test_fraction = 0.25
+[card]
+description = "Shapes."
+licence = "Apache-2.0"
+attribution = "Drawn by the tests."
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "shapes.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shapes_models(tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, recipe_file: Path) -> Path:
+    """A models folder with `shapes/1`, trained for real. Do not write there: copy it."""
+    from training.fit import fit
+    from training.recipe import read_recipe
+
+    models = tmp_path_factory.mktemp("models")
+    fit(read_recipe(str(recipe_file)), drawn_folder, models)
+    return models
+
+
+@pytest.fixture
+def own_models(shapes_models: Path, tmp_path: Path) -> Path:
+    """A copy of `shapes_models` that the test may change."""
+    return shutil.copytree(shapes_models, tmp_path / "models")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The real pictures; tests that use them are marked `realdata`."""
+    folder = Path(os.environ.get("SICHTBAR_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real pictures: set SICHTBAR_DATA")
+    return folder
+
+
+class LiveServer(uvicorn.Server):
+    """A real server on a free port, in a thread."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=self.run)
+
+    async def startup(self, sockets: object = None) -> None:
+        try:
+            await super().startup()
+        finally:
+            self._up.set()
+
+    def __enter__(self) -> LiveServer:
+        self._thread.start()
+        self._up.wait()
+        assert self.started, "the server did not start"
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.should_exit = True
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.servers[0].sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture(scope="session")
+def live(shapes_models: Path) -> Iterator[httpx.Client]:
+    """A client of a live server that serves `shapes`."""
+    with (
+        LiveServer(create_app(Settings(models=shapes_models, engine="openvino"))) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[FastAPI], httpx.Client]]:
+    """Serve an app of the test's own; call with the app, get a client."""
+    opened: list[tuple[LiveServer, httpx.Client]] = []
+
+    def start(app: FastAPI) -> httpx.Client:
+        server = LiveServer(app).__enter__()
+        client = httpx.Client(base_url=server.url)
+        opened.append((server, client))
+        return client
+
+    yield start
+    for server, client in opened:
+        client.close()
+        server.__exit__()

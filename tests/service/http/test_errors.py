@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from service import errors
+from service.http.errors import STATUS
+
+
+def leaves(kind: type[errors.ServiceError]) -> set[type[errors.ServiceError]]:
+    return {leaf for sub in kind.__subclasses__() for leaf in leaves(sub)} or {kind}
+
+
+def test_every_error_has_one_status() -> None:
+    assert set(STATUS) == leaves(errors.ServiceError)
+
+
+def test_codes_are_unique_and_stable_words() -> None:
+    codes = [kind.code for kind in STATUS]
+    assert len(set(codes)) == len(codes)
+    assert all(code.replace("_", "").islower() for code in codes)
+
+
+@pytest.mark.parametrize("kind", sorted(STATUS, key=lambda kind: kind.code), ids=lambda kind: kind.code)
+def test_the_status_tells_whose_fault_it_is(kind: type[errors.ServiceError]) -> None:
+    if issubclass(kind, errors.ClientError):
+        assert 400 <= STATUS[kind] < 500
+    elif issubclass(kind, errors.Unavailable):
+        assert STATUS[kind] in {503, 504}
+    else:
+        assert STATUS[kind] == 500
+
+
+def test_the_tree_in_the_docstring_is_the_code_s() -> None:
+    assert all(kind.__name__ in (errors.__doc__ or "") for kind in STATUS)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from service.http.errors import STATUS
+from tests.conftest import draw, encode
+
+CALLS = {
+    ("post", "/predict"),
+    ("get", "/models"),
+    ("get", "/models/{model}"),
+    ("get", "/models/{model}/versions/{version}"),
+    ("get", "/health/live"),
+    ("get", "/health/ready"),
+    ("get", "/metrics"),
+}
+
+
+@pytest.fixture(scope="session")
+def document(live: httpx.Client) -> dict[str, Any]:
+    document: dict[str, Any] = live.get("/openapi.json").json()
+    return document
+
+
+def schema(document: dict[str, Any], part: dict[str, Any]) -> Draft202012Validator:
+    return Draft202012Validator({**part, "components": document["components"]})
+
+
+def test_the_document_is_valid_and_lists_every_call(document: dict[str, Any]) -> None:
+    validate(document)
+    assert {(method, path) for path, methods in document["paths"].items() for method in methods} == CALLS
+
+
+def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
+    checked = 0
+    for methods in document["paths"].values():
+        for call in methods.values():
+            for response in (*call["responses"].values(), call.get("requestBody", {})):
+                for media in response.get("content", {}).values():
+                    for example in (e["value"] for e in media.get("examples", {}).values()):
+                        schema(document, media["schema"]).validate(example)
+                        checked += 1
+    for component in document["components"]["schemas"].values():
+        if "example" in component:
+            schema(document, component).validate(component["example"])
+            checked += 1
+    assert checked > 20
+
+
+def test_predict_documents_every_error_but_those_of_the_start(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/predict"]["post"]["responses"]
+    documented = {
+        (int(status), code)
+        for status, response in responses.items()
+        if int(status) >= 400
+        for code in response["content"]["application/problem+json"]["examples"]
+    }
+    expected = {(status, kind.code) for kind, status in STATUS.items() if kind.code != "startup_failed"}
+    assert documented == expected | {(500, "internal_error")}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"files": {"file": encode(draw("square", 5))}}, id="200"),
+        pytest.param({"files": {"file": b"x"}}, id="415"),
+        pytest.param({"files": {"file": b""}}, id="422"),
+        pytest.param({"files": {"file": b"x"}, "params": {"model": "cats"}}, id="404"),
+    ],
+)
+def test_answers_fit_the_documented_schema(
+    live: httpx.Client, document: dict[str, Any], request_: dict[str, Any]
+) -> None:
+    answer = live.post("/predict", **request_)
+    content = document["paths"]["/predict"]["post"]["responses"][str(answer.status_code)]["content"]
+    schema(document, content[answer.headers["content-type"]]["schema"]).validate(answer.json())
+
+
+def test_the_documented_example_body_is_a_picture(live: httpx.Client, document: dict[str, Any]) -> None:
+    body = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    schema(document, body["schema"]).validate(body["example"])
+    assert live.post("/predict", json=body["example"]).status_code == 200

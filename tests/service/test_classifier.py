@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.classifier import Classifier, Picture, rank
+from service.engines import open_engine
+from service.engines.base import Engine, Outputs
+from service.errors import BrokenImage, DeadlineExceeded, Overloaded
+from service.repository import Version
+from service.settings import Settings
+from tests.conftest import draw, encode
+
+pytestmark = pytest.mark.anyio
+Gated = tuple[Version, "GatedEngine"]
+PICTURE = Picture(encode(draw("circle", 1)))
+
+
+@pytest.fixture
+async def classifier(shapes_models: Path) -> AsyncIterator[Classifier]:
+    settings = Settings(models=shapes_models, engine="openvino", max_queue=2, max_batch=1, timeout=0.3)
+    async with Classifier(settings) as classifier:
+        yield classifier
+
+
+class GatedEngine:
+    """The real engine, which a test can hold up."""
+
+    name = "gated"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+
+    def predict(self, images: NDArray[np.uint8]) -> Outputs:
+        self.entered.set()
+        assert self.gate.wait(10)
+        return self._engine.predict(images)
+
+
+@pytest.fixture
+async def gated(classifier: Classifier, shapes_models: Path) -> AsyncIterator[Gated]:
+    """A version that answers once the gate is open."""
+    engine = GatedEngine(open_engine("openvino", shapes_models / "shapes" / "1", threads=0))
+    manifest = classifier.repository.find(None, None).manifest
+    async with classifier.repository.batcher(manifest, engine) as batcher:
+        yield Version(manifest, engine.name, batcher), engine
+        engine.gate.set()
+
+
+async def test_an_answer_that_comes_too_late_is_an_error_and_no_wait(classifier: Classifier, gated: Gated) -> None:
+    version, engine = gated
+    with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.3 s"):
+        await classifier.classify([PICTURE], version, 1)
+    engine.gate.set()
+    assert (await classifier.classify([PICTURE], version, 1))[0].predictions[0].label == "circle"
+
+
+async def test_one_picture_too_many_is_refused_at_once(classifier: Classifier, gated: Gated) -> None:
+    version, engine = gated
+    tasks = [asyncio.create_task(classifier.classify([PICTURE], version, 1)) for _ in range(3)]
+    while not (engine.entered.is_set() and version.batcher.waiting == 2):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="2 pictures are waiting"):
+        await classifier.classify([PICTURE], version, 1)
+    engine.gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_bad_picture_costs_its_neighbours_no_inference(classifier: Classifier) -> None:
+    version = classifier.repository.find(None, None)
+    with pytest.raises(BrokenImage):
+        await classifier.classify([PICTURE, Picture(PICTURE.data[:50])], version, 1)
+    counted = classifier.metrics.predictions.labels("shapes", "1")._value.get()
+    assert counted == 0
+
+
+async def test_the_service_is_ready_while_it_takes_pictures(classifier: Classifier) -> None:
+    assert classifier.ready
+    classifier.draining = True
+    assert not classifier.ready
+
+
+def test_ranking_is_by_probability_and_ties_keep_the_labels_order() -> None:
+    outputs = Outputs(np.array([0.2, 0.3, 0.3, 0.2], np.float32), np.zeros(4, np.float32), np.zeros((), np.float32))
+    assert [prediction.label for prediction in rank(outputs, "abcd", 3)] == ["b", "c", "a"]

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service import decode as module
+from service.decode import FORMATS, decode, fit
+from service.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
+from service.manifest import Input
+from tests.conftest import draw, encode
+
+MAX = 1_000_000
+RED, BLUE = (250, 5, 5), (5, 5, 250)
+
+
+def pixel(data: bytes, x: int = 0, y: int = 0) -> tuple[int, ...]:
+    return decode(data, max_pixels=MAX).getpixel((x, y))
+
+
+def plain(mode: str, colour: object, **info: object) -> Image.Image:
+    image = Image.new(mode, (8, 6), colour)
+    image.info.update(info)
+    return image
+
+
+def corner_red() -> Image.Image:
+    """8 x 6, blue, its upper left quarter red."""
+    image = Image.new("RGB", (8, 6), BLUE)
+    image.paste(RED, (0, 0, 4, 3))
+    return image
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_gives_the_pixels_that_were_saved(kind: str) -> None:
+    options = {"quality": 100} if kind in {"JPEG", "WEBP", "AVIF"} else {}
+    image = decode(encode(plain("RGB", RED), kind, **options), max_pixels=MAX)
+    assert image.mode == "RGB"
+    assert image.size == (8, 6)
+    assert np.abs(np.asarray(image).astype(int) - RED).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(encode(plain("L", 100)), (100, 100, 100), id="grey"),
+        pytest.param(encode(plain("1", 1)), (255, 255, 255), id="one-bit"),
+        pytest.param(encode(plain("I;16", 0x8000)), (128, 128, 128), id="16-bit-grey"),
+        pytest.param(encode(plain("I;16", 0xFFFF)), (255, 255, 255), id="16-bit-white"),
+        pytest.param(encode(plain("I;16", 0x8000), "TIFF"), (128, 128, 128), id="16-bit-tiff"),
+        pytest.param(encode(plain("I", 0x4000), "TIFF"), (64, 64, 64), id="32-bit-integers-of-16-bit-range"),
+        pytest.param(encode(plain("LA", (0, 255))), (0, 0, 0), id="grey-opaque"),
+        pytest.param(encode(plain("LA", (0, 0))), (255, 255, 255), id="grey-transparent"),
+        pytest.param(encode(plain("RGBA", (255, 0, 0, 0))), (255, 255, 255), id="transparent-onto-white"),
+        pytest.param(encode(plain("RGBA", (255, 0, 0, 255))), (255, 0, 0), id="opaque"),
+        pytest.param(encode(plain("RGBA", (255, 0, 0, 51))), (255, 204, 204), id="a-fifth-of-red-onto-white"),
+        pytest.param(encode(plain("RGB", RED), transparency=RED), (255, 255, 255), id="transparent-colour"),
+        pytest.param(encode(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=100), (255, 0, 0), id="cmyk"),
+        pytest.param(encode(plain("CMYK", (0, 255, 255, 0)), "TIFF"), (255, 0, 0), id="cmyk-tiff"),
+        pytest.param(encode(plain("RGB", RED).quantize(4)), RED, id="palette"),
+        pytest.param(
+            encode(plain("RGB", RED).quantize(4), transparency=0), (255, 255, 255), id="palette-with-transparency"
+        ),
+        pytest.param(
+            encode(plain("RGB", RED), "GIF", save_all=True, append_images=[plain("RGB", BLUE)]), RED, id="first-frame"
+        ),
+        pytest.param(
+            encode(plain("RGB", RED), "TIFF", save_all=True, append_images=[plain("RGB", BLUE)]), RED, id="first-page"
+        ),
+    ],
+)
+def test_every_kind_of_pixel_becomes_rgb(data: bytes, expected: tuple[int, ...]) -> None:
+    assert np.abs(np.subtract(pixel(data), expected)).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_a_picture_upright(kind: str, orientation: int) -> None:
+    upright = corner_red()
+    # What the camera stores for each value: EXIF 2.32, 4.6.4 A.
+    stored = {
+        1: upright,
+        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: upright.transpose(Image.Transpose.ROTATE_180),
+        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: upright.transpose(Image.Transpose.TRANSPOSE),
+        6: upright.transpose(Image.Transpose.ROTATE_90),
+        7: upright.transpose(Image.Transpose.TRANSVERSE),
+        8: upright.transpose(Image.Transpose.ROTATE_270),
+    }[orientation]
+    exif = Image.Exif()
+    exif[module.ORIENTATION_TAG] = orientation
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    image = decode(encode(stored, kind, exif=exif, **options), max_pixels=MAX)
+    assert image.size == upright.size
+    assert np.abs(np.asarray(image).astype(int) - np.asarray(upright)).max() <= 60
+
+
+def test_damaged_exif_costs_the_turn_and_not_the_picture() -> None:
+    assert pixel(encode(plain("RGB", RED), "JPEG", quality=100, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff"))[0] > 240
+
+
+def test_no_bytes_are_an_empty_image() -> None:
+    with pytest.raises(EmptyImage, match="0 bytes"):
+        decode(b"", max_pixels=MAX)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="svg"),
+        pytest.param(b"%PDF-1.7 ...", id="pdf"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n", id="eps-that-would-start-ghostscript"),
+        pytest.param(encode(plain("RGB", RED), "ICO"), id="ico"),
+        pytest.param(encode(plain("RGB", RED), "PPM"), id="ppm"),
+        pytest.param(encode(plain("F", 0.5), "TIFF"), id="floating-point-pixels"),
+        pytest.param(b"\x00" * 100, id="zeros"),
+        pytest.param(b"x", id="one-byte"),
+    ],
+)
+def test_other_files_are_unsupported(data: bytes) -> None:
+    with pytest.raises(UnsupportedImage, match="expected"):
+        decode(data, max_pixels=MAX)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_file_is_broken_and_never_half_a_picture(kind: str, share: float) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    data = encode(noise, kind)
+    with pytest.raises(BrokenImage, match="truncated or damaged"):
+        decode(data[: int(len(data) * share)], max_pixels=MAX)
+
+
+def test_too_many_pixels_are_refused_from_the_header_alone() -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header_only = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0))
+    with pytest.raises(ImageTooLarge, match=f"at most {MAX} pixels, got 9000 x 9000"):
+        decode(header_only + chunk(b"IDAT", b"") + chunk(b"IEND", b""), max_pixels=MAX)
+    huge = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
+    with pytest.raises(ImageTooLarge, match=f"at most {MAX} pixels"):
+        decode(huge + chunk(b"IDAT", b"") + chunk(b"IEND", b""), max_pixels=MAX)
+
+
+def test_the_limit_itself_is_allowed() -> None:
+    assert decode(encode(plain("RGB", RED)), max_pixels=48).size == (8, 6)
+    with pytest.raises(ImageTooLarge):
+        decode(encode(plain("RGB", RED)), max_pixels=47)
+
+
+def test_mutated_files_raise_nothing_but_image_errors() -> None:
+    chance = random.Random(7)
+    originals = [encode(draw("circle", 1), kind) for kind in FORMATS]
+    outcomes = set()
+    for _ in range(2000):
+        data = bytearray(chance.choice(originals))
+        for _ in range(chance.randint(1, 20)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        try:
+            decode(bytes(data), max_pixels=MAX)
+        except ImageError as error:
+            outcomes.add(type(error))
+    assert outcomes >= {BrokenImage, UnsupportedImage}
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        # 4 x 2 pixels, columns 10, 20, 30, 40; on white.
+        pytest.param("squash", [[15, 35], [15, 35]], id="squash-averages-all-columns"),
+        pytest.param("crop", [[20, 30], [20, 30]], id="crop-keeps-the-middle"),
+    ],
+)
+def test_resize_rules(rule: str, expected: list[list[int]]) -> None:
+    columns = np.repeat(np.array([[10, 20, 30, 40]], np.uint8), 2, axis=0)
+    image = Image.fromarray(np.stack([columns] * 3, axis=-1))
+    pixels = fit(image, Input(height=2, width=2, resize=rule))
+    assert pixels.shape == (2, 2, 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels[..., 0].astype(int) - expected).max() <= 3
+
+
+def test_pad_shows_the_whole_picture_on_white() -> None:
+    pixels = fit(plain("RGB", RED).resize((8, 4)), Input(height=8, width=8, resize="pad"))
+    assert (pixels[:2] == 255).all()
+    assert (pixels[2:6] == RED).all()
+    assert (pixels[6:] == 255).all()
+
+
+@pytest.mark.parametrize("rule", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)], ids=str)
+def test_extreme_shapes_fit(rule: str, size: tuple[int, int]) -> None:
+    pixels = fit(Image.new("RGB", size, RED), Input(height=5, width=7, resize=rule))
+    assert pixels.shape == (5, 7, 3)

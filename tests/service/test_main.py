@@ -1,0 +1,205 @@
+"""The program as its users start it: a process, its output, its signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+
+import httpx
+import pytest
+
+from service.settings import table
+from tests.conftest import ROOT, draw, encode
+
+PICTURE = encode(draw("circle", 1))
+Start = Callable[..., "Program"]
+
+
+class Program:
+    """`python -m service` with settings; its log lines can be awaited."""
+
+    def __init__(self, **settings: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            cwd=ROOT,
+            env={**os.environ, "SICHTBAR_PORT": "0", **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: Queue[str] = Queue()
+        self.log: list[dict[str, object]] = []
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def wait_for(self, event: str) -> dict[str, object]:
+        while True:
+            self.log.append(json.loads(self._lines.get(timeout=60)))
+            if self.log[-1]["event"] == event:
+                return self.log[-1]
+
+    def rest(self) -> list[dict[str, object]]:
+        """All lines of a program that has ended."""
+        self._reader.join(10)
+        while not self._lines.empty():
+            self.log.append(json.loads(self._lines.get()))
+        return self.log
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def start(shapes_models: Path) -> Iterator[Start]:
+    programs: list[Program] = []
+
+    def run(**settings: str) -> Program:
+        programs.append(Program(**{"SICHTBAR_MODELS": str(shapes_models), **settings}))
+        return programs[-1]
+
+    yield run
+    for program in programs:
+        program.process.kill()
+        program.process.wait()
+        assert program.process.stdout
+        program.process.stdout.close()
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "SICHTBAR_PORT": "0", **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_shows_examples_and_every_setting_with_its_default() -> None:
+    finished = run("--help")
+    assert finished.returncode == 0
+    assert "python -m service" in finished.stdout
+    for name, default, description in table():
+        assert f"{name}={default}" in finished.stdout
+        assert description in finished.stdout
+
+
+def test_an_unknown_setting_stops_the_start_with_one_clear_line() -> None:
+    finished = run(SICHTBAR_PROT="1")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("startup_failed: unknown settings: SICHTBAR_PROT; expected any of ")
+    assert len(finished.stderr.splitlines()) == 1
+
+
+def test_a_start_without_a_valid_model_exits_non_zero_and_says_why(tmp_path: Path) -> None:
+    finished = run(SICHTBAR_MODELS=str(tmp_path))
+    assert finished.returncode != 0
+    lines = [json.loads(line) for line in finished.stdout.splitlines()]
+    (failure,) = [line for line in lines if line["event"] == "startup_failed"]
+    assert "expected <model>/<version>/manifest.json, found none" in failure["reason"]
+    assert "Traceback" not in finished.stdout + finished.stderr
+
+
+def test_a_start_without_tensorflow_says_which_extra_to_install(shapes_models: Path) -> None:
+    hide = (
+        "import runpy, sys; sys.modules['tensorflow'] = None; sys.argv[1:] = []; "
+        "runpy.run_module('service', run_name='__main__')"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", hide],
+        cwd=ROOT,
+        env={**os.environ, "SICHTBAR_MODELS": str(shapes_models)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert finished.returncode != 0
+    assert "pip install 'sichtbar[cpu]'" in finished.stdout
+
+
+def test_a_taken_port_stops_the_start(start: Start) -> None:
+    url = str(start().wait_for("serving")["url"])
+    second = start(SICHTBAR_PORT=url.rsplit(":", 1)[1])
+    assert second.process.wait(60) != 0
+
+
+def test_every_line_is_json_and_a_request_s_line_has_its_id(start: Start) -> None:
+    program = start()
+    url = str(program.wait_for("serving")["url"])
+    answer = httpx.post(f"{url}/predict", files={"file": PICTURE}, headers={"x-request-id": "mine"})
+    assert answer.json()["images"][0]["predictions"][0]["label"] == "circle"
+    line = program.wait_for("request")
+    assert (line["request_id"], line["path"], line["status"], line["level"]) == ("mine", "/predict", 200, "info")
+    assert program.stop() == 0
+
+
+def test_tensorflow_is_not_loaded_where_openvino_predicts(start: Start) -> None:
+    program = start(SICHTBAR_ENGINE="openvino")
+    url = str(program.wait_for("serving")["url"])
+    httpx.post(f"{url}/predict", files={"file": PICTURE})
+    mapped = Path(f"/proc/{program.process.pid}/maps").read_text()
+    assert "libopenvino" in mapped
+    assert "libtensorflow" not in mapped
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_in_status_zero(start: Start, number: signal.Signals) -> None:
+    program = start()
+    program.wait_for("serving")
+    program.process.send_signal(number)
+    assert program.process.wait(30) == 0
+
+
+def test_after_sigterm_it_is_not_ready_but_serves_until_the_delay_is_over(start: Start) -> None:
+    program = start(SICHTBAR_SHUTDOWN_DELAY="2")
+    url = str(program.wait_for("serving")["url"])
+    assert httpx.get(f"{url}/health/ready").status_code == 200
+    program.process.send_signal(signal.SIGTERM)
+    program.wait_for("draining")
+    assert httpx.get(f"{url}/health/ready").status_code == 503
+    assert httpx.post(f"{url}/predict", files={"file": PICTURE}).status_code == 200
+    assert program.process.wait(30) == 0
+
+
+def test_sigterm_under_load_answers_every_accepted_request(start: Start) -> None:
+    program = start()
+    url = str(program.wait_for("serving")["url"])
+
+    def client(_: int) -> list[int]:
+        statuses: list[int] = []
+        with httpx.Client(base_url=url) as session:
+            while True:
+                try:
+                    statuses.append(session.post("/predict", files={"file": PICTURE}).status_code)
+                # The server takes no connection any more, or closed an idle one before the request reached it.
+                except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+                    return [*statuses, 0 if isinstance(error, httpx.ConnectError) else -1]
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(client, number) for number in range(8)]
+        for _ in range(200):
+            program.wait_for("request")
+        assert program.stop() == 0
+        statuses = [status for answer in answers for status in answer.result()]
+    assert set(statuses) <= {200, 0, -1}
+    answered = statuses.count(200)
+    logged = [line for line in program.rest() if line["event"] == "request"]
+    assert len(logged) == answered
+    assert all(line["status"] == 200 for line in logged)

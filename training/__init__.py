@@ -1,0 +1,1 @@
+"""Pictures in, published model versions out. Offline: the service never imports this package."""

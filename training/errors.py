@@ -1,0 +1,23 @@
+"""What a person who trains can mend: printed without a traceback, exit status 1."""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """The command cannot go on, and says what was expected and what was found."""
+
+
+class RecipeError(TrainingError):
+    """The recipe is no valid recipe."""
+
+
+class DataError(TrainingError):
+    """The folder is no data set to train on."""
+
+
+class ExportError(TrainingError):
+    """The exported graph does not answer as the network that was trained."""
+
+
+class PublishError(TrainingError):
+    """The version cannot be published."""

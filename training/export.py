@@ -1,0 +1,144 @@
+"""A trained network in, a SavedModel with the contract's three signatures out, each weight stored once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from service.manifest import Layer
+from training.errors import ExportError
+from training.networks import Network
+
+# What they give at inference is what they got.
+INVISIBLE = (keras.layers.InputLayer, keras.layers.Dropout, keras.layers.Flatten)
+
+VERIFIED_BATCH_SIZES = (1, 3)
+# Of float32 sums in another order: the exported graph is fused differently from the eager one.
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
+
+Tensors = dict[str, tf.Tensor]
+
+
+def save(network: Network, folder: Path) -> None:
+    """Write `saved_model.pb` and `variables/` into `folder`.
+
+    Keras' own `ExportArchive` stores each weight twice; a module that tracks the variables themselves stores it once.
+    """
+    module = tf.Module(name=network.model.name)
+    module.weights = [variable.value for variable in network.model.weights]
+    tf.saved_model.save(module, str(folder), signatures=_signatures(network))
+
+
+def visible_layers(network: Network) -> list[Layer]:
+    """The layers that the `activations` signature gives, from picture to logits."""
+    return [
+        Layer(
+            name=layer.name,
+            type=type(layer).__name__,
+            shape=list(layer.output.shape[1:]),
+            parameters=layer.count_params(),
+        )
+        for layer in network.model.layers
+        if not isinstance(layer, INVISIBLE)
+    ]
+
+
+def verify(network: Network, folder: Path, images: NDArray[np.uint8]) -> None:
+    """Load the export again and compare all three signatures with the Keras model, at two batch sizes.
+
+    `images`: uint8 [N, H, W, 3], N >= 3.
+
+    Raises:
+        ExportError: an answer differs.
+    """
+    loaded = tf.saved_model.load(str(folder))
+    for size in VERIFIED_BATCH_SIZES:
+        batch = tf.constant(images[:size])
+        for name, expected in _expected(network, batch).items():
+            arguments = {"images": batch}
+            if name == "gradcam":
+                arguments["class_index"] = _verified_classes(network, size)
+            _compare(f"{name} of {size}", loaded.signatures[name](**arguments), expected)
+
+
+def _signatures(network: Network) -> dict[str, tf.types.experimental.GenericFunction]:
+    model = network.model
+    layer_outputs = _layer_outputs(network)
+    cam = keras.Model(model.inputs, [model.get_layer(network.gradcam_layer).output, model.output])
+    images_spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")
+    class_spec = tf.TensorSpec([None], tf.int32, name="class_index")
+
+    @tf.function(input_signature=[images_spec])
+    def serving_default(images: tf.Tensor) -> Tensors:
+        """Recognition is the negative free energy of Liu et al., "Energy-based Out-of-distribution Detection", 2020."""
+        logits = model(images, training=False)
+        return {
+            "probabilities": tf.nn.softmax(logits),
+            "logits": logits,
+            "recognition": tf.reduce_logsumexp(logits, axis=-1),
+        }
+
+    @tf.function(input_signature=[images_spec])
+    def activations(images: tf.Tensor) -> Tensors:
+        return dict(layer_outputs(images, training=False))
+
+    @tf.function(input_signature=[images_spec, class_spec])
+    def gradcam(images: tf.Tensor, class_index: tf.Tensor) -> Tensors:
+        """Selvaraju et al., "Grad-CAM", 2017, from the gradient of the class's logit: a saturated softmax has none."""
+        feature_maps, logits = cam(images, training=False)
+        score = tf.reduce_sum(tf.gather(logits, class_index, batch_dims=1))
+        (gradients,) = tf.gradients(score, feature_maps)
+        return {"heatmap": _weigh(feature_maps, gradients), "probabilities": tf.nn.softmax(logits)}
+
+    return {"serving_default": serving_default, "activations": activations, "gradcam": gradcam}
+
+
+def _layer_outputs(network: Network) -> keras.Model:
+    names = [layer.name for layer in visible_layers(network)]
+    return keras.Model(network.model.inputs, {name: network.model.get_layer(name).output for name in names})
+
+
+def _weigh(feature_maps: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    weights = tf.reduce_mean(gradients, axis=[1, 2], keepdims=True)
+    return tf.nn.relu(tf.reduce_sum(weights * feature_maps, axis=-1))
+
+
+def _verified_classes(network: Network, size: int) -> tf.Tensor:
+    return tf.range(size, dtype=tf.int32) % network.model.output_shape[-1]
+
+
+def _expected(network: Network, images: tf.Tensor) -> dict[str, Tensors]:
+    """The three signatures' answers by Keras itself, eagerly; Grad-CAM by a tape between the network's two halves."""
+    model = network.model
+    cam_output = model.get_layer(network.gradcam_layer).output
+    feature_maps = keras.Model(model.inputs, cam_output)(images, training=False)
+    with tf.GradientTape() as tape:
+        tape.watch(feature_maps)
+        logits = keras.Model(cam_output, model.output)(feature_maps, training=False)
+        score = tf.reduce_sum(tf.gather(logits, _verified_classes(network, len(images)), batch_dims=1))
+    probabilities = tf.nn.softmax(logits)
+    return {
+        "serving_default": {
+            "probabilities": probabilities,
+            "logits": model(images, training=False),
+            "recognition": tf.reduce_logsumexp(logits, axis=-1),
+        },
+        "activations": _layer_outputs(network)(images, training=False),
+        "gradcam": {
+            "heatmap": _weigh(feature_maps, tape.gradient(score, feature_maps)),
+            "probabilities": probabilities,
+        },
+    }
+
+
+def _compare(what: str, found: Tensors, expected: Tensors) -> None:
+    if found.keys() != expected.keys():
+        raise ExportError(f"{what}: expected outputs {sorted(expected)}, found {sorted(found)}")
+    for name, tensor in expected.items():
+        if not np.allclose(found[name], tensor, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE):
+            worst = float(np.abs(found[name] - tensor).max())
+            raise ExportError(f"{what}: {name} differs from the Keras model's by up to {worst:.3g}")
