@@ -139,7 +139,7 @@ class Classifier:
             name=picture.name,
             predictions=rank(answer.value, manifest.labels, top_k),
             recognised=bool(answer.value.recognition >= manifest.recognition_threshold),
-            seconds=seconds,
+            seconds={stage: round(spent, 6) for stage, spent in seconds.items()},
         )
 
 

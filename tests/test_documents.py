@@ -1,0 +1,113 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from service import __version__
+from service.app import create_app
+from service.settings import Settings
+from tests import documents
+from tests.conftest import ROOT, LiveServer
+
+STALE = "stale; run: python -m tests.documents"
+README = documents.README.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Iterator[httpx.Client]:
+    """A live server with the bundled models."""
+    with (
+        LiveServer(create_app(Settings(models=ROOT / "models", engine="openvino"))) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        yield client
+
+
+def without_timings(text: str) -> object:
+    def drop(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: drop(item) for key, item in value.items() if key != "seconds"}
+        if isinstance(value, list):
+            return [drop(item) for item in value]
+        return round(value, 4) if isinstance(value, float) else value
+
+    return drop(json.loads(text.removeprefix("```json\n").removesuffix("```\n")))
+
+
+@pytest.mark.parametrize("name", ["settings", "models"])
+def test_generated_tables_are_up_to_date(bundled: httpx.Client, name: str) -> None:
+    assert documents.section(name) == documents.contents(bundled)[name], STALE
+
+
+@pytest.mark.parametrize("name", ["answer", "problem"])
+def test_shown_answers_are_the_service_s(bundled: httpx.Client, name: str) -> None:
+    shown, given = documents.section(name), documents.contents(bundled)[name]
+    assert without_timings(shown) == without_timings(given), STALE
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+@pytest.mark.parametrize(
+    "command", re.findall(r"^(?:curl|echo .*curl) .*$", README, re.MULTILINE), ids=lambda c: c[:50]
+)
+def test_every_curl_of_the_readme_works(bundled: httpx.Client, command: str) -> None:
+    here = command.replace("http://127.0.0.1:8000", str(bundled.base_url).rstrip("/"))
+    finished = subprocess.run(["bash", "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    answer = json.loads(finished.stdout)
+    if "README.md" in command:
+        assert answer["status"] == 415
+    else:
+        names = re.findall(r"examples/(\w+)\.png", command)
+        assert [image["predictions"][0]["label"].lower() for image in answer["images"]] == names
+
+
+def test_every_example_picture_gets_its_true_answer(bundled: httpx.Client) -> None:
+    pictures = sorted((ROOT / "examples").glob("*.png"))
+    assert len(pictures) >= 4
+    for picture in pictures:
+        answer = bundled.post("/predict", files={"file": picture.read_bytes()}).json()
+        assert answer["images"][0]["predictions"][0]["label"].lower() == picture.stem
+
+
+def test_every_call_of_the_readme_s_table_is_there(bundled: httpx.Client) -> None:
+    paths = bundled.get("/openapi.json").json()["paths"]
+    listed = {(method.lower(), path) for method, path in re.findall(r"`(GET|POST) (/[^`?]*)", README)}
+    assert listed - {("get", "/docs"), ("get", "/openapi.json")} == {
+        (m, path) for path, calls in paths.items() for m in calls
+    }
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    for document in ROOT.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (ROOT / target).exists(), (document.name, target)
+
+
+def test_every_script_that_is_named_exists() -> None:
+    for document in ROOT.glob("*.md"):
+        for script in re.findall(r"\./(scripts/\w+)", document.read_text(encoding="utf-8")):
+            assert (ROOT / script).stat().st_mode & 0o111, script
+
+
+def test_the_changelog_s_top_version_is_the_project_s() -> None:
+    top = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    project = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert top
+    assert project
+    assert top[1] == project[1] == __version__
+
+
+def test_pins_cover_every_dependency_and_name_no_address() -> None:
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert "//" not in pins
+    names = set(re.findall(r"^([a-z0-9-]+)==", pins, re.MULTILINE))
+    declared = set(re.findall(r'"([a-z0-9-]+)(?:\[[\w-]+\])?>=', (ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    assert len(declared) > 15
+    assert declared <= names
