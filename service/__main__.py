@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import socket
 
 import structlog
 import typer
@@ -50,9 +51,9 @@ class Server(uvicorn.Server):
             loop.add_signal_handler(number, self._stop)
         yield
 
-    async def startup(self, sockets: object = None) -> None:
+    async def startup(self, sockets: list[socket] | None = None) -> None:
         """Say where it listens, once it does."""
-        await super().startup()
+        await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             log.info("serving", url=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs")

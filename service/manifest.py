@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 MANIFEST = "manifest.json"
 SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
@@ -94,8 +94,48 @@ class Probe(_Part):
     probabilities: list[list[float]] = Field(min_length=1, description="[N, C]")
 
 
+EXAMPLE: dict[str, JsonValue] = {
+    "schema_version": 1,
+    "name": "cats_and_dogs",
+    "version": 1,
+    "created": "2026-11-23T17:54:50Z",
+    "description": "Tells cats from dogs.",
+    "licence": "Apache-2.0",
+    "attribution": "Trained on photographs of our own.",
+    "labels": ["cat", "dog"],
+    "input": {"height": 20, "width": 20, "resize": "crop"},
+    "layers": [{"name": "conv_1", "type": "Conv2D", "shape": [20, 20, 32], "parameters": 896}],
+    "gradcam_layer": "conv_1",
+    "recognition_threshold": 3.2,
+    "parameters": 26514,
+    "recipe": {"name": "cats_and_dogs", "fitting": {"epochs": 3}},
+    "software": {"tensorflow": "2.21.0"},
+    "data": {
+        "digest": "sha256:" + "0" * 64,
+        "training_images": 800,
+        "test_images": 200,
+        "skipped_images": 0,
+        "split": "the folders Training and Test",
+    },
+    "metrics": {
+        "images": 200,
+        "accuracy": 0.9,
+        "top3_accuracy": 1.0,
+        "loss": 0.3,
+        "classes": [
+            {"label": "cat", "precision": 0.9, "recall": 0.9, "f1": 0.9, "support": 100},
+            {"label": "dog", "precision": 0.9, "recall": 0.9, "f1": 0.9, "support": 100},
+        ],
+    },
+    "probe": {"probabilities": [[0.7, 0.3], [0.4, 0.6]]},
+    "files": {"saved_model.pb": "0" * 64},
+}
+
+
 class Manifest(_Part):
     """The promise of one model version."""
+
+    model_config = ConfigDict(json_schema_extra={"example": EXAMPLE})
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=NAME_PATTERN)

@@ -35,7 +35,10 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, description="Threads of one inference; 0 lets the engine choose.")
     decode_threads: PositiveInt = Field(default=2, description="Threads that decode pictures.")
     max_body_bytes: PositiveInt = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")
-    max_pixels: PositiveInt = Field(default=50_000_000, description="Most pixels of a picture (width x height).")
+    # Pillow itself refuses more than the upper bound.
+    max_pixels: int = Field(
+        default=50_000_000, ge=1, le=178_956_970, description="Most pixels of a picture (width x height)."
+    )
     max_images: PositiveInt = Field(default=32, description="Most pictures in one request.")
     max_batch: PositiveInt = Field(default=32, description="Most pictures in one inference.")
     max_queue: PositiveInt = Field(

@@ -129,7 +129,7 @@ class _EpochBars(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._progress.advance(0, figures=_figures(logs or {}))
         if not self._console.is_terminal:
-            self._console.print(f"epoch {epoch + 1} of {self._epochs}: {_figures(logs or {})}")
+            self._console.print(f"epoch {epoch + 1} of {self._epochs}: {_figures(logs or {})}", soft_wrap=True)
 
 
 def _figures(logs: dict[str, Any]) -> str:

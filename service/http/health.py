@@ -29,7 +29,21 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
 
 
-@router.get("/metrics", summary="Prometheus' metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Prometheus' metrics",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {
+                "text/plain": {
+                    "schema": {"type": "string"},
+                    "example": 'sichtbar_predictions_total{model="fruit_cnn",version="1"} 42.0\n',
+                }
+            }
+        }
+    },
+)
 async def metrics(request: Request) -> Response:
     """Prometheus' text exposition format."""
     return Response(request.app.state.classifier.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

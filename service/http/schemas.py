@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.manifest import EXAMPLE as MANIFEST_EXAMPLE
 from service.manifest import Manifest
+
+MODEL_EXAMPLE: dict[str, JsonValue] = {
+    "name": "fruit_cnn",
+    "versions": [
+        {"version": 1, "state": "available", "engine": "openvino"},
+        {"version": 2, "state": "failed", "reason": "saved_model.pb is missing"},
+    ],
+}
+
+
+def _example(value: dict[str, JsonValue]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"example": value})
 
 
 class _Query(BaseModel):
@@ -63,24 +76,22 @@ class ImageAnswer(BaseModel):
 class PredictAnswer(BaseModel):
     """One answer a picture, in the request's order."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model": "fruit_cnn",
-                "version": 1,
-                "images": [
-                    {
-                        "image_id": "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0",
-                        "name": "banana.png",
-                        "predictions": [
-                            {"label": "Banana", "index": 2, "probability": 0.98},
-                            {"label": "Lemon", "index": 6, "probability": 0.02},
-                        ],
-                        "recognised": True,
-                        "seconds": {"decode": 0.0011, "queue": 0.0001, "inference": 0.0004},
-                    }
-                ],
-            }
+    model_config = _example(
+        {
+            "model": "fruit_cnn",
+            "version": 1,
+            "images": [
+                {
+                    "image_id": "e55d901371482da3e7b130029d19bd89fab155dfed8ac5bf4d95d8f9463f5a7d",
+                    "name": "banana.png",
+                    "predictions": [
+                        {"label": "Banana", "index": 2, "probability": 0.98},
+                        {"label": "Lemon", "index": 6, "probability": 0.02},
+                    ],
+                    "recognised": True,
+                    "seconds": {"decode": 0.0011, "queue": 0.0001, "inference": 0.0004},
+                }
+            ],
         }
     )
 
@@ -101,17 +112,7 @@ class VersionSummary(BaseModel):
 class ModelSummary(BaseModel):
     """A model and its versions."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "name": "fruit_cnn",
-                "versions": [
-                    {"version": 1, "state": "available", "engine": "openvino"},
-                    {"version": 2, "state": "failed", "reason": "saved_model.pb is missing"},
-                ],
-            }
-        }
-    )
+    model_config = _example(MODEL_EXAMPLE)
 
     name: str
     versions: list[VersionSummary]
@@ -120,11 +121,15 @@ class ModelSummary(BaseModel):
 class ModelList(BaseModel):
     """Every model on disk."""
 
+    model_config = _example({"models": [MODEL_EXAMPLE]})
+
     models: list[ModelSummary]
 
 
 class VersionCard(BaseModel):
     """A loaded version: what runs it, and what its manifest promises."""
+
+    model_config = _example({"state": "available", "engine": "openvino", "manifest": MANIFEST_EXAMPLE})
 
     state: Literal["available"]
     engine: str
@@ -134,7 +139,9 @@ class VersionCard(BaseModel):
 class Health(BaseModel):
     """Whether the service lives, or is ready for pictures."""
 
-    status: Annotated[str, Field(examples=["live", "ready"])]
+    model_config = _example({"status": "ready"})
+
+    status: Literal["live", "ready", "not ready"]
 
 
 class Problem(BaseModel):

@@ -85,6 +85,11 @@ def test_an_unknown_network_is_named_beside_the_known_ones():
         build_network("fruit_rnn", square(20), 16)
 
 
-def test_an_input_too_small_for_the_network_is_the_recipes_fault():
-    with pytest.raises(RecipeError):
-        build_network("fruit_cnn", square(1), 2)
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 20), (20, 1)])
+def test_an_input_that_leaves_nothing_to_pool_is_the_recipes_fault(height: int, width: int):
+    with pytest.raises(RecipeError, match="input: expected at least 2 pixels a side for fruit_cnn, found 1"):
+        build_network("fruit_cnn", Input(height=height, width=width, resize="crop"), 2)
+
+
+def test_the_smallest_input_has_a_network():
+    assert build_network("fruit_cnn", square(2), 2).model.output_shape == (None, 2)

@@ -52,6 +52,14 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
     assert checked > 20
 
 
+def test_every_call_has_an_example_of_its_answer(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for call in methods.values():
+            (media,) = call["responses"]["200"]["content"].values()
+            reference = media["schema"].get("$ref", "").rpartition("/")[2]
+            assert "example" in media or "example" in document["components"]["schemas"][reference], path
+
+
 def test_predict_documents_every_error_but_those_of_the_start(document: dict[str, Any]) -> None:
     responses = document["paths"]["/predict"]["post"]["responses"]
     documented = {
