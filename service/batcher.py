@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from service.errors import Draining, InferenceFailed, Overloaded, ServiceError
 
@@ -20,7 +20,8 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class Answer(NamedTuple, Generic[Out]):
+@dataclass(frozen=True)
+class Answer(Generic[Out]):
     """What `run` made of one item, and how long that took, in seconds."""
 
     value: Out

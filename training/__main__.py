@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,7 @@ def fit(
         Path, typer.Option(help="Folder of class folders, or of Training and Test with class folders in each.")
     ],
     models: Annotated[Path, typer.Option(help="Where to publish <name>/<version>/.")] = Path("models"),
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Instead of the recipe's.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Instead of the next free number.")] = None,
 ) -> None:
@@ -46,7 +47,8 @@ def fit(
     console = Console()
     try:
         chosen = read_recipe(recipe).with_fitting(epochs=epochs, seed=seed)
-        # Before anything that takes seconds is loaded.
+        _require_libraries()
+        # Imported late: TensorFlow takes seconds, which a wrong recipe need not cost.
         from training.progress import ConsoleProgress
 
         with ConsoleProgress(console, chosen) as progress:
@@ -57,6 +59,14 @@ def fit(
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         raise typer.Exit(1) from None
     progress.published(published)
+
+
+def _require_libraries() -> None:
+    if missing := [name for name in ("tensorflow", "sklearn") if find_spec(name) is None]:
+        raise TrainingError(
+            f"{' and '.join(missing)} not installed: pip install 'sichtbar[cpu,train]', or [gpu,train] on a machine "
+            "with an NVIDIA GPU (from a clone: pip install -e '.[cpu,train]')"
+        )
 
 
 if __name__ == "__main__":

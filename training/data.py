@@ -22,7 +22,7 @@ from service.manifest import Input
 from training.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
-TRAINING_NAMES, TEST_NAMES = {"training", "train"}, {"test"}
+TRAINING_NAMES, TEST_NAMES = ("training", "train"), ("test",)
 MAX_PIXELS = 170_000_000
 MAX_UNREADABLE = 0.01
 
@@ -99,6 +99,11 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
     else:
         training, test = hold_out(list(_pictures(folder)), test_fraction, seed)
         split = f"{test_fraction:g} of each class held out, frames of one film together"
+    for picture in training + test:
+        name = picture.path.relative_to(folder).as_posix()
+        # As Python reads bytes that are no UTF-8.
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise DataError(f"{str(folder)!a}: expected names in UTF-8, found {name!a}")
     labels = sorted({picture.label for picture in training + test})
     if not labels:
         raise DataError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}) in class folders, found none")
@@ -121,7 +126,8 @@ def hold_out(pictures: Sequence[Picture], fraction: float, seed: int) -> tuple[l
     training: list[Picture] = []
     test: list[Picture] = []
     for _, members in sorted(_grouped(pictures, lambda picture: picture.label).items()):
-        wanted = max(1, round(fraction * len(members)))
+        # One at least on either side, where there are two.
+        wanted = max(1, min(round(fraction * len(members)), len(members) - 1))
         films = sorted(_grouped(members, lambda picture: picture.film).items())
         chance.shuffle(films)
         cut: list[Picture] = []

@@ -18,9 +18,10 @@ from service.manifest import DataSet as DataSetCard
 from service.manifest import Manifest, Metrics, Probe, hash_files, probe_images
 from training import export
 from training.data import DataSet, Split, list_pictures, load
+from training.errors import TrainingError
 from training.evaluate import measure
 from training.networks import Network, build_network
-from training.publish import next_version, publish, staging_folder
+from training.publish import next_version, publish, refuse_taken, staging_folder
 from training.recipe import Optimizer, Recipe
 
 OPTIMIZERS = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
@@ -66,29 +67,32 @@ def fit(
     The same recipe, seed, pictures, versions of the libraries and machine give the same weights.
 
     Raises:
+        RecipeError: no network has the recipe's name for it.
         DataError: the folder is no data set to train on.
+        TrainingError: the loss is not finite.
         ExportError: the export does not answer as the trained network.
-        PublishError: `version` is there already.
+        PublishError: `version` is there already, or `models` cannot be written.
     """
     progress = progress or Progress()
     seed = recipe.fitting.seed
+    if version:
+        refuse_taken(models, recipe.name, version)
     listing = list_pictures(data_folder, test_fraction=recipe.data.test_fraction, seed=seed)
-    progress.reading(len(listing.training) + len(listing.test))
-    data = load(listing, recipe.input, progress.read_one)
-    progress.loaded(data)
-
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    network = build_network(recipe.network, recipe.input, len(data.labels))
-    started = perf_counter()
-    _fit(network, data, recipe, progress)
-    fit_seconds = perf_counter() - started
-
+    network = build_network(recipe.network, recipe.input, len(listing.labels))
+    # Opened now: what cannot be written must not be found out after hours of training.
     with staging_folder(models, recipe.name) as staged:
+        progress.reading(len(listing.training) + len(listing.test))
+        data = load(listing, recipe.input, progress.read_one)
+        progress.loaded(data)
+        started = perf_counter()
+        _fit(network, data, recipe, progress)
+        fit_seconds = perf_counter() - started
         progress.stage("exporting")
         export.save(network, staged)
         progress.stage("verifying the export")
-        export.verify(network, staged, data.test.images)
+        export.verify(network, staged, np.concatenate([data.test.images[:3], data.training.images[:3]]))
         progress.stage("measuring the export")
         manifest = _manifest(network, staged, recipe, data, version or next_version(models, recipe.name))
         folder = publish(staged, manifest, models)
@@ -103,7 +107,7 @@ def _fit(network: Network, data: DataSet, recipe: Recipe, progress: Progress) ->
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(
+    history = model.fit(
         training,
         epochs=fitting.epochs,
         validation_data=_batches(data.test, EVALUATION_BATCH),
@@ -112,6 +116,8 @@ def _fit(network: Network, data: DataSet, recipe: Recipe, progress: Progress) ->
         shuffle=False,
         verbose=0,
     )
+    if not np.isfinite(history.history["loss"]).all():
+        raise TrainingError("training diverged: expected a finite loss, found none; try a lower learning_rate")
 
 
 def _optimizer(optimizer: Optimizer) -> keras.optimizers.Optimizer:

@@ -59,7 +59,8 @@ class ConsoleProgress(Silent):
     def loaded(self, data: DataSet) -> None:
         """See `Silent`."""
         for name, problem in list(data.unreadable.items())[:SHOWN_UNREADABLE]:
-            self._console.print(f"[yellow]skipped[/] {escape(name)}: {escape(problem)}", highlight=False)
+            line = f"[yellow]skipped[/] {escape(name)}: {escape(problem)}"
+            self._console.print(line, highlight=False, soft_wrap=True)
         if data.unreadable:
             self._console.print(f"[yellow]{len(data.unreadable)} unreadable pictures were skipped[/]")
         table = Table("class", "training", "test", title=f"{self._recipe.name}: {data.split}")
@@ -107,7 +108,8 @@ class ConsoleProgress(Silent):
         self._console.print(table)
         self._console.print(
             f"accuracy {metrics.accuracy:.2%}, top 3 {metrics.top3_accuracy:.2%}, loss {metrics.loss:.4f}; "
-            f"fitted in {result.fit_seconds:.1f} s"
+            f"fitted in {result.fit_seconds:.1f} s",
+            soft_wrap=True,
         )
         self._console.print(f"published [bold]{escape(str(result.folder))}[/]", highlight=False, soft_wrap=True)
 

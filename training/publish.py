@@ -14,10 +14,17 @@ from training.errors import PublishError
 
 @contextmanager
 def staging_folder(models: Path, name: str) -> Iterator[Path]:
-    """A temporary folder beside the versions, on the same file system; gone afterwards, unless published."""
-    (models / name).mkdir(parents=True, exist_ok=True)
-    # No version's folder starts with a dot: neither the service nor TensorFlow Serving looks inside.
-    folder = Path(tempfile.mkdtemp(prefix=".publishing-", dir=models / name))
+    """A temporary folder beside the versions, on the same file system; gone afterwards, unless published.
+
+    Raises:
+        PublishError: nothing can be written there.
+    """
+    try:
+        (models / name).mkdir(parents=True, exist_ok=True)
+        # No version's folder starts with a dot: neither the service nor TensorFlow Serving looks inside.
+        folder = Path(tempfile.mkdtemp(prefix=".publishing-", dir=models / name))
+    except OSError as error:
+        raise PublishError(f"{models / name}: expected a folder to write to: {error.strerror}") from error
     try:
         yield folder
     finally:
@@ -30,6 +37,17 @@ def next_version(models: Path, name: str) -> int:
     return max(taken, default=0) + 1
 
 
+def refuse_taken(models: Path, name: str, version: int) -> None:
+    """See that the version can be published.
+
+    Raises:
+        PublishError: it is there already.
+    """
+    destination = models / name / str(version)
+    if destination.exists():
+        raise PublishError(f"{destination}: expected a free version number, found a version; nothing was overwritten")
+
+
 def publish(staged: Path, manifest: Manifest, models: Path) -> Path:
     """Write the manifest and move the version to its place in one step.
 
@@ -40,8 +58,7 @@ def publish(staged: Path, manifest: Manifest, models: Path) -> Path:
     (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     staged.chmod(0o755)
     # A rename replaces an empty folder silently, and a folder with files not at all.
-    if destination.exists():
-        raise PublishError(f"{destination}: expected a free version number, found a version; nothing was overwritten")
+    refuse_taken(models, manifest.name, manifest.version)
     try:
         staged.rename(destination)
     except OSError as error:

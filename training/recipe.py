@@ -76,7 +76,7 @@ def read_recipe(name_or_path: str) -> Recipe:
         RecipeError: there is none, or it is invalid; names file, key, what was expected and what was found.
     """
     path = Path(name_or_path)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not path.is_file():
         path = BUNDLED / f"{name_or_path}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -106,5 +106,5 @@ def _problem(path: Path, problem: object) -> str:
         return f"{path}: {key}: expected a value, found none"
     if problem["type"] == "extra_forbidden":
         return f"{path}: {key}: expected no such key, found {problem['input']!r}"
-    expected = problem["msg"].removeprefix("Input should be ")
+    expected = problem["msg"].removeprefix("Input should be ").replace("String should match", "text to match")
     return f"{path}: {key}: expected {expected}, found {problem['input']!r}"

@@ -186,3 +186,17 @@ def test_skipped_pictures_are_named_and_counted(recipe_file: Path):
     assert sum(line.startswith("skipped ") for line in lines) == 10
     assert "12 unreadable pictures were skipped" in lines
     assert any(re.search(r"\[b\]\W+1\W+1\b", line) for line in lines)
+
+
+def test_without_the_libraries_of_training_it_says_which_extras_to_install(tmp_path: Path) -> None:
+    hide = (
+        "import runpy, sys; sys.modules['sklearn'] = None; sys.argv[1:] = ['fit', 'fruit_cnn', '--data', '.']; "
+        "runpy.run_module('training', run_name='__main__')"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", hide], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert finished.returncode == 1
+    assert "sklearn not installed" in finished.stderr
+    assert "pip install -e '.[cpu,train]'" in finished.stderr
+    assert "Traceback" not in finished.stderr

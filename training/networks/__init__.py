@@ -26,18 +26,23 @@ class Network:
 class _Builder:
     build: Callable[[Input, int], keras.Model]
     gradcam_layer: str
+    smallest_side: int
+    """Smaller pictures leave a layer nothing to work on; not every Keras says so."""
 
 
-BUILDERS = {"fruit_cnn": _Builder(fruit_cnn.build, fruit_cnn.GRADCAM_LAYER)}
+BUILDERS = {"fruit_cnn": _Builder(fruit_cnn.build, fruit_cnn.GRADCAM_LAYER, smallest_side=2)}
 
 
 def build_network(name: str, target: Input, classes: int) -> Network:
     """A new network with first weights from Keras' global seed.
 
     Raises:
-        RecipeError: no network has that name.
+        RecipeError: no network has that name, or it cannot take pictures that small.
     """
     if name not in BUILDERS:
         raise RecipeError(f"network: expected one of {', '.join(BUILDERS)}, found {name!r}")
     builder = BUILDERS[name]
+    side = min(target.height, target.width)
+    if side < builder.smallest_side:
+        raise RecipeError(f"input: expected at least {builder.smallest_side} pixels a side for {name}, found {side}")
     return Network(builder.build(target, classes), builder.gradcam_layer)

@@ -59,7 +59,7 @@ def test_metrics_count_what_happened(shapes_models: Path, serve: Callable[[FastA
     assert value("sichtbar_errors_total", code="unsupported_image") == 1
     assert value("sichtbar_http_requests_total", method="POST", route="/predict", status="200") == 1
     assert value("sichtbar_http_requests_total", method="POST", route="/predict", status="415") == 1
-    assert value("sichtbar_http_requests_total", method="any", route="unmatched", status="404") == 1
+    assert value("sichtbar_http_requests_total", method="GET", route="unmatched", status="404") == 1
     assert value("sichtbar_http_request_seconds_count", route="/predict") == 2
     assert value("sichtbar_model_version_state", **shapes, state="available", engine="openvino") == 1
     assert any(name == "sichtbar_build_info" for name, _ in found)
