@@ -49,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.classifier = classifier
     errors.install(app)
+    app.router.routes.insert(0, native.PredictRoute())
     app.include_router(native.router, tags=["Pictures and models"])
     app.include_router(health.router, tags=["Operation"])
     app.include_router(pages.router)

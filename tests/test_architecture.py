@@ -47,6 +47,7 @@ ORDER = [
     "service.http.schemas",
     "service.http.errors",
     "service.http.limits",
+    "service.http.multipart",
     "service.http.bodies",
     "service.http.native",
     "service.http.health",

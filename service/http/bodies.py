@@ -7,17 +7,16 @@ import binascii
 
 from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.classifier import Picture
 from service.errors import InvalidRequest, NoImage, UnsupportedMediaType
+from service.http.multipart import read_form
 from service.http.schemas import PredictBody
 
 FIELD = "file"
 
 
-async def read_pictures(request: Request, max_bytes: int) -> list[Picture]:
+async def read_pictures(request: Request) -> list[Picture]:
     """Read the body in the form that its content type tells.
 
     Raises:
@@ -26,9 +25,10 @@ async def read_pictures(request: Request, max_bytes: int) -> list[Picture]:
         NoImage: a form without a file.
         BodyTooLarge: from the stream's limit.
     """
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _from_form(request, max_bytes)
+        return _from_form(content_type, await request.body())
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [Picture(await request.body())]
     if kind == "application/json":
@@ -38,33 +38,15 @@ async def read_pictures(request: Request, max_bytes: int) -> list[Picture]:
     )
 
 
-async def _from_form(request: Request, max_bytes: int) -> list[Picture]:
-    parser = MultiPartParser(request.headers, request.stream())
-    # The body's limit bounds the memory; no picture touches the disk.
-    parser.spool_max_size = max_bytes
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        raise InvalidRequest(f"expected multipart/form-data, got a body that is none: {error}") from None
-    try:
-        return await _files(form)
-    finally:
-        await form.close()
-
-
-async def _files(form: FormData) -> list[Picture]:
-    unknown = set(form) - {FIELD}
-    if unknown:
+def _from_form(content_type: str, body: bytes) -> list[Picture]:
+    parts = read_form(content_type, body)
+    if unknown := {part.field for part in parts} - {FIELD}:
         raise InvalidRequest(f"expected the field `{FIELD}` only, got {', '.join(sorted(unknown))}")
-    uploads = form.getlist(FIELD)
-    if not uploads:
+    if not parts:
         raise NoImage(f"expected one or several files in the field `{FIELD}`, got none")
-    pictures = []
-    for upload in uploads:
-        if not isinstance(upload, UploadFile):
-            raise InvalidRequest(f"expected files in the field `{FIELD}`, got text")
-        pictures.append(Picture(await upload.read(), upload.filename))
-    return pictures
+    if any(part.filename is None for part in parts):
+        raise InvalidRequest(f"expected files in the field `{FIELD}`, got text")
+    return [Picture(part.content, part.filename) for part in parts]
 
 
 def _from_json(body: bytes) -> Picture:
