@@ -13,7 +13,7 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
-from service.decode import decode, fit
+from service.decode import decode, fit, is_quick
 from service.engines import require_tensorflow
 from service.engines.base import Outputs
 from service.errors import DeadlineExceeded, ImageError, TooManyImages
@@ -122,7 +122,7 @@ class Classifier:
             return fit(image, target), hashlib.sha256(picture.data).hexdigest()
 
         try:
-            pixels, image_id = await self._decoders.run(read)
+            pixels, image_id = read() if is_quick(picture.data) else await self._decoders.run(read)
         except ImageError as error:
             raise error if picture.name is None else type(error)(f"{picture.name}: {error}") from error.__cause__
         return _Decoded(pixels, image_id, perf_counter() - started)

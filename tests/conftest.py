@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import random
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 import uvicorn
@@ -47,6 +49,13 @@ def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    # The event loop is given its turn until it has done what it must.
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import anyio
 import pytest
 
 from service.batcher import Batcher
 from service.errors import Draining, InferenceFailed, Overloaded
+from tests.conftest import until
 
 pytestmark = pytest.mark.anyio
 
@@ -34,13 +34,6 @@ def batcher(
     model: Model, *, max_batch: int = 4, max_queue: int = 8, drain_seconds: float = 5
 ) -> Batcher[object, object]:
     return Batcher(model, max_batch=max_batch, max_queue=max_queue, drain_seconds=drain_seconds)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    # The event loop is given its turn until it has done what it must.
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0)
 
 
 async def test_answers_reach_their_askers() -> None:

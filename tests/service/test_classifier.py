@@ -5,7 +5,6 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import anyio
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from service.engines.base import Engine, Outputs
 from service.errors import BrokenImage, DeadlineExceeded, Overloaded
 from service.repository import Version
 from service.settings import Settings
-from tests.conftest import draw, encode
+from tests.conftest import draw, encode, until
 
 pytestmark = pytest.mark.anyio
 Gated = tuple[Version, "GatedEngine"]
@@ -69,10 +68,10 @@ async def test_an_answer_that_comes_too_late_is_an_error_and_no_wait(classifier:
 
 async def test_one_picture_too_many_is_refused_at_once(classifier: Classifier, gated: Gated) -> None:
     version, engine = gated
-    tasks = [asyncio.create_task(classifier.classify([PICTURE], version, 1)) for _ in range(3)]
-    with anyio.fail_after(10):
-        while not (engine.entered.is_set() and version.batcher.waiting == 2):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+    tasks = [asyncio.create_task(classifier.classify([PICTURE], version, 1))]
+    await until(engine.entered.is_set)
+    tasks += [asyncio.create_task(classifier.classify([PICTURE], version, 1)) for _ in range(2)]
+    await until(lambda: version.batcher.waiting == 2)
     with pytest.raises(Overloaded, match="2 pictures are waiting"):
         await classifier.classify([PICTURE], version, 1)
     engine.gate.set()

@@ -170,6 +170,20 @@ def test_mutated_files_raise_nothing_but_image_errors() -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "quick"),
+    [
+        pytest.param(encode(draw("circle", 1, (256, 256))), True, id="small"),
+        pytest.param(encode(draw("circle", 1, (257, 256))), False, id="few-bytes-of-many-pixels"),
+        pytest.param(b"\xff\xd8\xff" + b"x" * module.QUICK_BYTES, False, id="many-bytes"),
+        pytest.param(b"no picture", True, id="no-picture"),
+        pytest.param(b"", True, id="empty"),
+    ],
+)
+def test_only_small_pictures_are_quick(data: bytes, quick: bool) -> None:
+    assert module.is_quick(data) is quick
+
+
+@pytest.mark.parametrize(
     ("rule", "expected"),
     [
         # 4 x 2 pixels, columns 10, 20, 30, 40; on white.
