@@ -159,6 +159,11 @@ def test_tensorflow_is_not_loaded_where_openvino_predicts(start: Start) -> None:
     assert "libtensorflow" not in mapped
 
 
+def test_no_engine_leaves_traces_in_the_home_folder_or_reports_its_use(start: Start, tmp_path: Path) -> None:
+    start(HOME=str(tmp_path), CI="").wait_for("serving")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_ends_in_status_zero(start: Start, number: signal.Signals) -> None:
     program = start()
