@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            log.info("serving", url=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs")
+            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            log.info("serving", url=url, docs=f"{url}/docs")
 
     def _stop(self) -> None:
         classifier = self._app.state.classifier
@@ -64,7 +66,7 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         log.info("draining", delay=self._settings.shutdown_delay, limit=self._settings.drain_seconds)
-        classifier.draining = True
+        classifier.drain(after=self._settings.shutdown_delay)
         asyncio.get_running_loop().call_later(self._settings.shutdown_delay, self._exit)
 
     def _exit(self) -> None:
@@ -100,7 +102,9 @@ def serve() -> None:
     configure_logging(settings.log_level)
     server = Server(create_app(settings), settings)
     server.run()
-    sys.exit(0 if server.started else 1)
+    sys.stdout.flush()
+    # Not sys.exit: that would wait for a thread that hangs in a model.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -28,14 +28,11 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            await classifier.__aenter__()
+            async with classifier:
+                yield
         except StartupFailed as failure:
             log.error(failure.code, reason=str(failure))
             raise
-        try:
-            yield
-        finally:
-            await classifier.__aexit__()
 
     app = FastAPIOffline(
         title="Sichtbar",
@@ -44,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestContext, metrics=classifier.metrics),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_total=settings.max_total_bytes),
         ],
     )
     app.state.classifier = classifier

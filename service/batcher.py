@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
@@ -29,7 +30,7 @@ class Answer(Generic[Out]):
     ran: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job(Generic[In, Out]):
     item: In
     answer: asyncio.Future[Answer[Out]]
@@ -64,11 +65,15 @@ class Batcher(Generic[In, Out]):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Refuse new items, finish the accepted ones within `drain_seconds`, then stop."""
+        """See `close`."""
+        await self.close(self._drain_seconds)
+
+    async def close(self, within: float) -> None:
+        """Refuse new items, finish the accepted ones within so many seconds, then stop."""
         self._closing = True
         self._arrival.set()
         if self._worker is not None:
-            await asyncio.wait([self._worker], timeout=self._drain_seconds)
+            await asyncio.wait([self._worker], timeout=within)
             self._worker.cancel()
             await asyncio.wait([self._worker])
         _refuse(self._jobs, _too_late)
@@ -98,9 +103,16 @@ class Batcher(Generic[In, Out]):
         if len(self._jobs) >= self._max_queue:
             raise Overloaded(f"{self._max_queue} pictures are waiting for the model already")
         answer: asyncio.Future[Answer[Out]] = asyncio.get_running_loop().create_future()
-        self._jobs.append(_Job(item, answer, perf_counter()))
+        job = _Job(item, answer, perf_counter())
+        self._jobs.append(job)
         self._arrival.set()
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            # Whoever gave up must not hold a place.
+            with suppress(ValueError):
+                self._jobs.remove(job)
+            raise
 
     async def _work(self) -> None:
         while True:

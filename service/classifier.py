@@ -87,6 +87,11 @@ class Classifier:
         await self.repository.__aexit__(*exc_info)
         self._decoders.close()
 
+    def drain(self, after: float = 0.0) -> None:
+        """Stop being ready at once; in `after` seconds and the drain's, all must be over."""
+        self.draining = True
+        self.repository.drain_within(after + self.settings.drain_seconds)
+
     @property
     def ready(self) -> bool:
         """Whether a balancer should send pictures here."""
@@ -124,7 +129,7 @@ class Classifier:
         try:
             pixels, image_id = read() if is_quick(picture.data) else await self._decoders.run(read)
         except ImageError as error:
-            raise error if picture.name is None else type(error)(f"{picture.name}: {error}") from error.__cause__
+            raise error if not picture.name else type(error)(f"{picture.name}: {error}") from error.__cause__
         return _Decoded(pixels, image_id, perf_counter() - started)
 
     async def _infer(self, picture: Picture, decoded: _Decoded, version: Version, top_k: int) -> Classified:
@@ -147,7 +152,13 @@ async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     if len(coroutines) == 1:
         # The usual request: no task need be made.
         return [await coroutines[0]]
-    return await asyncio.gather(*coroutines)
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        # Where one failed, the answers of the others are for nobody.
+        for task in tasks:
+            task.cancel()
 
 
 def rank(outputs: Outputs, labels: Sequence[str], top_k: int) -> list[Prediction]:

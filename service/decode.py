@@ -38,6 +38,7 @@ FORMATS = tuple(name for name in PLUGINS if name != "AVIF" or features.check("av
 QUICK_BYTES, QUICK_PIXELS = 65_536, 65_536
 
 ORIENTATION_TAG = 0x0112
+TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
 # EXIF 2.32, 4.6.4 A: how to turn what the camera stored into what it saw.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,9 +64,8 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
         raise EmptyImage("expected a picture, got 0 bytes")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {width} x {height}")
+            if _decoded_pixels(image) > max_pixels:
+                raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {image.width} x {image.height} or more")
             image.load()
             return _upright(image, _rgb(image))
     except ImageError:
@@ -88,8 +88,7 @@ def is_quick(data: bytes) -> bool:
         return False
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            pixels: int = image.width * image.height
-            return pixels <= QUICK_PIXELS
+            return _decoded_pixels(image) <= QUICK_PIXELS
     # As in `decode`, which will say what is wrong.
     except Exception:
         return True
@@ -105,6 +104,14 @@ def fit(image: Image.Image, target: Input) -> NDArray[np.uint8]:
         return np.asarray(_pad(image, size))
     box = _centred_box(image.size, size) if target.resize == "crop" else None
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+def _decoded_pixels(image: Image.Image) -> int:
+    """How many pixels decoding will hold, by the header alone."""
+    tags = getattr(image, "tag_v2", {})
+    # A tiled TIFF is decoded by whole tiles, however small the picture is.
+    tile = int(tags.get(TIFF_TILE_WIDTH, 0)) * int(tags.get(TIFF_TILE_LENGTH, 0))
+    return max(image.width * image.height, tile)
 
 
 def _centred_box(source: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -3,6 +3,7 @@
 ServiceError
 ├── ClientError                 the request must change before it can succeed
 │   ├── BodyTooLarge
+│   ├── BodyTooSlow
 │   ├── InvalidRequest
 │   ├── UnsupportedMediaType
 │   ├── NoImage
@@ -43,6 +44,12 @@ class BodyTooLarge(ClientError):
     """The request's body has more bytes than the service takes."""
 
     code = "body_too_large"
+
+
+class BodyTooSlow(ClientError):
+    """The request's body did not arrive in time."""
+
+    code = "body_too_slow"
 
 
 class InvalidRequest(ClientError):

@@ -165,6 +165,8 @@ class Manifest(_Part):
     def _is_consistent(self) -> Manifest:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("expected each label once")
+        if "saved_model.pb" not in self.files:
+            raise ValueError("expected saved_model.pb among the files")
         if self.gradcam_layer not in {layer.name for layer in self.layers}:
             raise ValueError(f"gradcam_layer {self.gradcam_layer!r} is none of the layers")
         if any(len(row) != len(self.labels) for row in self.probe.probabilities):
@@ -183,6 +185,8 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise InvalidVersion(f"no {MANIFEST}") from None
+    except OSError as error:
+        raise InvalidVersion(f"{MANIFEST} cannot be read: {error.strerror}") from None
     except ValidationError as invalid:
         problem = invalid.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
@@ -205,6 +209,8 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             found = sha256(folder / name)
         except FileNotFoundError:
             raise InvalidVersion(f"{name} is missing") from None
+        except OSError as error:
+            raise InvalidVersion(f"{name} cannot be read: {error.strerror}") from None
         if found != promised:
             raise InvalidVersion(f"{name} differs from the manifest: expected sha256 {promised}, found {found}")
 

@@ -17,8 +17,9 @@ class BoundedPool:
 
     def __init__(self, threads: int, *, max_queue: int, name: str) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._limit = threads + max_queue
-        self._under_way = 0
+        self._free = asyncio.Semaphore(threads)
+        self._max_queue = max_queue
+        self._waiting = 0
 
     async def run(self, function: Callable[[], Out]) -> Out:
         """Await `function()` on one of the threads.
@@ -26,14 +27,19 @@ class BoundedPool:
         Raises:
             Overloaded: `max_queue` calls are waiting already.
         """
-        if self._under_way >= self._limit:
-            raise Overloaded(f"{self._under_way} pictures are being decoded or wait for it already")
-        self._under_way += 1
+        if self._free.locked() and self._waiting >= self._max_queue:
+            raise Overloaded(f"{self._max_queue} pictures wait to be decoded already")
+        self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+            await self._free.acquire()
         finally:
-            self._under_way -= 1
+            self._waiting -= 1
+        loop = asyncio.get_running_loop()
+        work = self._threads.submit(function)
+        # A caller that gives up frees no thread: the work goes on.
+        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free.release))
+        return await asyncio.wrap_future(work)
 
     def close(self) -> None:
-        """Let running calls finish and drop the rest."""
-        self._threads.shutdown(cancel_futures=True)
+        """Start nothing more, and wait for nothing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

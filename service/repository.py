@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Literal
 
 import numpy as np
@@ -52,7 +52,7 @@ class Repository:
         self._metrics = metrics
         self._versions: dict[str, dict[int, Version]] = {}
         self._states: list[VersionState] = []
-        self._batchers = AsyncExitStack()
+        self._deadline: float | None = None
 
     async def __aenter__(self) -> Repository:
         """Load every version.
@@ -64,17 +64,23 @@ class Repository:
         engine = await asyncio.to_thread(choose_engine, self._settings.engine)
         for folder in folders:
             await self._load(folder, engine)
+        default = self._settings.default_model
         if not self._versions:
             reasons = "; ".join(f"{s.model}/{s.version}: {s.reason}" for s in self._states)
             raise StartupFailed(f"no valid model under {self._settings.models}: {reasons}")
-        default = self._settings.default_model
         if default is not None and default not in self._versions:
+            await self.__aexit__()
             raise StartupFailed(f"the default model {default!r} is none of {', '.join(sorted(self._versions))}")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Let every version finish what it accepted."""
-        await self._batchers.aclose()
+        """Let every version finish what it accepted, until the deadline of `drain_within`."""
+        left = self._settings.drain_seconds if self._deadline is None else max(0.0, self._deadline - monotonic())
+        await asyncio.gather(*(version.batcher.close(left) for version in self._all()))
+
+    def drain_within(self, seconds: float) -> None:
+        """Say when all must be over."""
+        self._deadline = monotonic() + seconds
 
     @property
     def models(self) -> list[str]:
@@ -84,7 +90,7 @@ class Repository:
     @property
     def alive(self) -> bool:
         """Whether every loaded version takes pictures."""
-        versions = [version for model in self._versions.values() for version in model.values()]
+        versions = self._all()
         return bool(versions) and all(version.batcher.alive for version in versions)
 
     def states(self, model: str) -> list[VersionState]:
@@ -106,14 +112,22 @@ class Repository:
             UnknownModel: no such model is loaded.
             UnknownVersion: the model has no such version loaded.
         """
-        versions = self._versions.get(model if model is not None else self._default_model())
+        name = model if model is not None else self._default_model()
+        versions = self._versions.get(name)
         if versions is None:
-            raise UnknownModel(f"expected one of {', '.join(sorted(self._versions))}, got {model!r}")
+            raise UnknownModel(f"expected one of {', '.join(sorted(self._versions))}, got {name!r}")
         if version is None:
             return versions[max(versions)]
         if version not in versions:
-            raise UnknownVersion(f"{model} has version {', '.join(map(str, sorted(versions)))}, got {version}")
+            failed = [state.reason for state in self._states if (state.model, state.version) == (name, version)]
+            why = f", which failed: {failed[0]}" if failed else ""
+            raise UnknownVersion(
+                f"expected version {', '.join(map(str, sorted(versions)))} of {name}, got {version}{why}"
+            )
         return versions[version]
+
+    def _all(self) -> list[Version]:
+        return [version for model in self._versions.values() for version in model.values()]
 
     def _default_model(self) -> str:
         if self._settings.default_model is not None:
@@ -137,7 +151,7 @@ class Repository:
                 exc_info=None if isinstance(error, InvalidVersion) else error,
             )
         else:
-            batcher = await self._batchers.enter_async_context(self.batcher(manifest, engine))
+            batcher = await self.batcher(manifest, engine).__aenter__()
             self._versions.setdefault(model, {})[number] = Version(manifest, engine.name, batcher)
             state = VersionState(model, number, "available", engine=engine.name)
             log.info("version_loaded", model=model, version=number, engine=engine.name)

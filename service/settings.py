@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import StartupFailed
@@ -14,6 +14,9 @@ from service.errors import StartupFailed
 PREFIX = "SICHTBAR_"
 # Where tests and training scripts find pictures and weights; not the service's to read.
 OTHERS = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS"}
+
+
+Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -35,6 +38,9 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, description="Threads of one inference; 0 lets the engine choose.")
     decode_threads: PositiveInt = Field(default=2, description="Threads that decode pictures.")
     max_body_bytes: PositiveInt = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")
+    max_total_bytes: PositiveInt = Field(
+        default=256 * 2**20, description="Bytes of bodies that all requests under way may hold; one more gets 503."
+    )
     # Pillow itself refuses more than the upper bound.
     max_pixels: int = Field(
         default=50_000_000, ge=1, le=178_956_970, description="Most pixels of a picture (width x height)."
@@ -44,13 +50,16 @@ class Settings(BaseSettings):
     max_queue: PositiveInt = Field(
         default=256, description="Pictures that may wait, for decoding and for each model; one more gets 503."
     )
-    timeout: PositiveFloat = Field(default=10.0, description="Seconds an accepted picture may take; later gets 504.")
-    drain_seconds: PositiveFloat = Field(
-        default=20.0, description="Seconds that accepted requests get to finish after SIGTERM."
+    timeout: Seconds = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds a body may take to arrive (later gets 408), and pictures to be classified (504).",
     )
-    shutdown_delay: float = Field(
+    drain_seconds: Seconds = Field(
+        default=20.0, gt=0, description="Seconds that accepted requests get to finish after SIGTERM."
+    )
+    shutdown_delay: Seconds = Field(
         default=0.0,
-        ge=0,
         description="Seconds to go on serving after SIGTERM, not ready, until balancers have noticed.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -65,7 +74,9 @@ class Settings(BaseSettings):
             StartupFailed: a variable is unknown, or its value is not what the setting takes.
         """
         known = {variable(name) for name in cls.model_fields}
-        unknown = {name for name in os.environ if name.startswith(PREFIX)} - known - OTHERS
+        unknown = {
+            name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known | OTHERS
+        }
         if unknown:
             raise StartupFailed(
                 f"unknown settings: {', '.join(sorted(unknown))}; expected any of {', '.join(sorted(known))}"

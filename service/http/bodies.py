@@ -16,19 +16,20 @@ from service.http.schemas import PredictBody
 FIELD = "file"
 
 
-async def read_pictures(request: Request) -> list[Picture]:
+async def read_pictures(request: Request, max_images: int) -> list[Picture]:
     """Read the body in the form that its content type tells.
 
     Raises:
         UnsupportedMediaType: the content type is none of the three.
         InvalidRequest: the body is not of that form.
         NoImage: a form without a file.
-        BodyTooLarge: from the stream's limit.
+        TooManyImages: a form of more than `max_images` files.
+        BodyTooLarge, Overloaded: from the stream's limits.
     """
     content_type = request.headers.get("content-type", "")
     kind = content_type.split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return _from_form(content_type, await request.body())
+        return _from_form(content_type, await request.body(), max_images)
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [Picture(await request.body())]
     if kind == "application/json":
@@ -38,8 +39,8 @@ async def read_pictures(request: Request) -> list[Picture]:
     )
 
 
-def _from_form(content_type: str, body: bytes) -> list[Picture]:
-    parts = read_form(content_type, body)
+def _from_form(content_type: str, body: bytes, max_images: int) -> list[Picture]:
+    parts = read_form(content_type, body, max_images)
     if unknown := {part.field for part in parts} - {FIELD}:
         raise InvalidRequest(f"expected the field `{FIELD}` only, got {', '.join(sorted(unknown))}")
     if not parts:

@@ -19,6 +19,7 @@ PROBLEM_TYPE = "application/problem+json"
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.BodyTooLarge: 413,
+    errors.BodyTooSlow: 408,
     errors.InvalidRequest: 422,
     errors.UnsupportedMediaType: 415,
     errors.NoImage: 422,
@@ -50,71 +51,80 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _framework_error)
 
 
-def bug() -> JSONResponse:
+class ProblemResponse(JSONResponse):
+    """One problem, as RFC 9457 has it."""
+
+    media_type = PROBLEM_TYPE
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(problem.model_dump(), problem.status, headers)
+        self.code = problem.code
+
+
+BUG = Problem(
+    title="The service made a mistake", status=500, detail="the request could not be answered", code="internal_error"
+)
+
+
+def bug() -> ProblemResponse:
     """The answer to an exception that nobody expected; its text stays inside."""
-    return _problem(500, "internal_error", "The service made a mistake", "the request could not be answered")
+    return ProblemResponse(BUG)
+
+
+def service_problem(error: errors.ServiceError) -> ProblemResponse:
+    """The answer to an expected failure."""
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.Unavailable):
+        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, (errors.BodyTooLarge, errors.BodyTooSlow, errors.Draining)):
+        # The rest of the body is not read.
+        headers["connection"] = "close"
+    return ProblemResponse(_described(type(error), str(error)), headers)
 
 
 def responses(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` of a call that may fail in these ways, each with an example; any call may fail by a bug."""
     documented: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
-        status = STATUS[kind]
-        _document(documented, status, kind.code, _example(status, kind.code, _title(kind), kind.__doc__ or ""))
-    _document(
-        documented,
-        500,
-        "internal_error",
-        _example(500, "internal_error", "The service made a mistake", "the request could not be answered"),
-    )
+    for problem in [*(_described(kind, kind.__doc__ or "") for kind in kinds), BUG]:
+        entry = documented.setdefault(
+            problem.status,
+            {
+                "description": HTTPStatus(problem.status).phrase,
+                "content": {PROBLEM_TYPE: {"schema": Problem.model_json_schema(), "examples": {}}},
+            },
+        )
+        entry["content"][PROBLEM_TYPE]["examples"][problem.code] = {"value": problem.model_dump()}
     return documented
 
 
-def _document(documented: dict[int | str, dict[str, Any]], status: int, code: str, example: dict[str, Any]) -> None:
-    entry = documented.setdefault(
-        status,
-        {
-            "description": HTTPStatus(status).phrase,
-            "content": {PROBLEM_TYPE: {"schema": Problem.model_json_schema(), "examples": {}}},
-        },
-    )
-    entry["content"][PROBLEM_TYPE]["examples"][code] = {"value": example}
+def _described(kind: type[errors.ServiceError], detail: str) -> Problem:
+    return Problem(title=(kind.__doc__ or "").rstrip("."), status=STATUS[kind], detail=detail, code=kind.code)
 
 
-def _example(status: int, code: str, title: str, detail: str) -> dict[str, Any]:
-    return Problem(title=title, status=status, detail=detail, code=code).model_dump()
-
-
-async def _service_error(request: Request, error: Exception) -> JSONResponse:
+async def _service_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, errors.ServiceError)
-    status = STATUS[type(error)]
     if isinstance(error, errors.Fault):
         log.error(error.code, exc_info=error)
-    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if isinstance(error, errors.Unavailable) else None
-    if isinstance(error, errors.BodyTooLarge):
-        # The rest of the body is not read.
-        headers = {"connection": "close"}
-    request.app.state.classifier.metrics.errors.labels(error.code).inc()
-    return _problem(status, error.code, _title(type(error)), str(error), headers)
+    return _counted(request, service_problem(error))
 
 
-async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
+async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     detail = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}, got {p.get('input')!r}" for p in error.errors())
-    return await _service_error(request, errors.InvalidRequest(detail))
+    return _counted(request, service_problem(errors.InvalidRequest(detail)))
 
 
-async def _framework_error(request: Request, error: Exception) -> JSONResponse:
+async def _framework_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
-    code = FRAMEWORK_CODES.get(error.status_code, "http_error")
-    detail = f"{request.method} {request.url.path}: see /docs for what there is"
-    return _problem(error.status_code, code, HTTPStatus(error.status_code).phrase, detail, error.headers)
+    problem = Problem(
+        title=HTTPStatus(error.status_code).phrase,
+        status=error.status_code,
+        detail=f"{request.method} {request.url.path}: see /docs for what there is",
+        code=FRAMEWORK_CODES.get(error.status_code, "http_error"),
+    )
+    return _counted(request, ProblemResponse(problem, error.headers))
 
 
-def _problem(status: int, code: str, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    body = Problem(title=title, status=status, detail=detail, code=code).model_dump()
-    return JSONResponse(body, status, headers, PROBLEM_TYPE)
-
-
-def _title(kind: type[errors.ServiceError]) -> str:
-    return (kind.__doc__ or "").rstrip(".")
+def _counted(request: Request, problem: ProblemResponse) -> ProblemResponse:
+    request.app.state.classifier.metrics.errors.labels(problem.code).inc()
+    return problem

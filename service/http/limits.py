@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from time import perf_counter
 from uuid import uuid4
@@ -11,8 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge
-from service.http.errors import bug
+from service.errors import BodyTooLarge, Draining, Overloaded
+from service.http.errors import ProblemResponse, bug, service_problem
 from service.metrics import Metrics
 
 # What a client may call its request: safe in a log line and in a header.
@@ -53,14 +54,23 @@ class RequestContext:
             await self._app(scope, receive, send_named)
         except ClientDisconnect:
             status = CLIENT_GONE
+        except asyncio.CancelledError:
+            # The server does so to requests that outlast its drain, and would answer in a form of its own.
+            if status is None:
+                await self._answer(
+                    service_problem(Draining("the service stopped before it had an answer")), scope, send_named
+                )
         except Exception:
             log.exception("bug")
-            answered = status is not None
+            if status is None:
+                await self._answer(bug(), scope, send_named)
             status = 500
-            if not answered:
-                await bug()(scope, receive, send_named)
         finally:
             self._record(scope, status or CLIENT_GONE, perf_counter() - started)
+
+    async def _answer(self, problem: ProblemResponse, scope: Scope, send: Send) -> None:
+        self._metrics.errors.labels(problem.code).inc()
+        await problem(scope, _nothing, send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
@@ -70,15 +80,21 @@ class RequestContext:
         log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
 
 
-class BodyLimit:
-    """Counts a body's bytes while they stream; whoever reads one too many gets `BodyTooLarge`."""
+async def _nothing() -> Message:
+    raise RuntimeError("an answer without a body to read was asked for one")
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+
+class BodyLimit:
+    """Counts bodies' bytes while they stream: one request's, and those of all requests under way."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, max_total: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_total = max_total
+        self._total = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """See ASGI. Whoever reads a byte too many gets `BodyTooLarge`, or `Overloaded` where others hold too many."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -90,9 +106,16 @@ class BodyLimit:
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise BodyTooLarge(f"expected at most {self._max_bytes} bytes, got {announced}")
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._total += size
             if received > self._max_bytes:
                 raise BodyTooLarge(f"expected at most {self._max_bytes} bytes, got more")
+            if self._total > self._max_total:
+                raise Overloaded(f"requests under way hold {self._max_total} bytes already")
             return message
 
-        await self._app(scope, receive_counted, send)
+        try:
+            await self._app(scope, receive_counted, send)
+        finally:
+            self._total -= received

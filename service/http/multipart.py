@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from python_multipart.multipart import parse_options_header
 
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, TooManyImages
 
 
 class Part(NamedTuple):
@@ -20,18 +20,22 @@ class Part(NamedTuple):
     content: bytes
 
 
-def read_form(content_type: str, body: bytes) -> list[Part]:
+def read_form(content_type: str, body: bytes, max_parts: int) -> list[Part]:
     """Split a `multipart/form-data` body.
 
     Raises:
         InvalidRequest: there is no boundary, a part is not one, or the form does not end.
+        TooManyImages: there are more than `max_parts`; none was read.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("expected a boundary in the content type multipart/form-data, got none")
     # RFC 2046, 5.1.1: the line break before a delimiter belongs to it; the first has none where there is no preamble.
-    _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
+    delimiter, delimited = b"\r\n--" + boundary, b"\r\n" + body
+    if (found := delimited.count(delimiter) - 1) > max_parts:
+        raise TooManyImages(f"expected at most {max_parts} pictures, got {found}")
+    _, *parts = delimited.split(delimiter)
     if not parts or not parts[-1].startswith(b"--"):
         raise InvalidRequest("expected multipart/form-data that ends with its boundary, got a body that does not")
     return [_part(part) for part in parts[:-1]]

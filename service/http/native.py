@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -91,6 +92,7 @@ class PredictRoute(Route):
     response_model=PredictAnswer,
     openapi_extra={"requestBody": PREDICT_BODY},
     responses=responses(
+        errors.BodyTooSlow,
         errors.BodyTooLarge,
         errors.ImageTooLarge,
         errors.UnsupportedMediaType,
@@ -114,7 +116,11 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
     `{"image": "<base64>"}` as JSON. One bad picture fails the whole request, and the problem names it.
     """
     version = service.repository.find(query.model, query.version)
-    pictures = await read_pictures(request)
+    try:
+        with anyio.fail_after(service.settings.timeout):
+            pictures = await read_pictures(request, service.settings.max_images)
+    except TimeoutError:
+        raise errors.BodyTooSlow(f"expected the whole body within {service.settings.timeout:g} s") from None
     classified = await service.classify(pictures, version, query.top_k)
     answer = PredictAnswer(
         model=version.manifest.name,

@@ -75,6 +75,7 @@ async def test_a_client_that_left_before_its_turn_costs_nothing() -> None:
         await until(lambda: batches.waiting == 1)
         gone.cancel()
         await asyncio.wait([gone])
+        assert batches.waiting == 0
         model.gate.set()
         await first
     assert model.batches == [[0]]

@@ -86,6 +86,18 @@ async def test_a_bad_picture_costs_its_neighbours_no_inference(classifier: Class
     assert counted == 0
 
 
+async def test_a_request_that_fails_leaves_nothing_in_the_queue(classifier: Classifier, gated: Gated) -> None:
+    version, engine = gated
+    first = asyncio.create_task(classifier.classify([PICTURE], version, 1))
+    await until(engine.entered.is_set)
+    with pytest.raises(Overloaded):
+        await classifier.classify([PICTURE] * 5, version, 1)
+    again = asyncio.create_task(classifier.classify([PICTURE], version, 1))
+    engine.gate.set()
+    assert [len(answer) for answer in await asyncio.gather(first, again)] == [1, 1]
+    assert classifier.metrics.predictions.labels("shapes", "1")._value.get() == 2
+
+
 async def test_the_service_is_ready_while_it_takes_pictures(classifier: Classifier) -> None:
     assert classifier.ready
     classifier.draining = True

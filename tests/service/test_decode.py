@@ -148,6 +148,32 @@ def test_too_many_pixels_are_refused_from_the_header_alone() -> None:
         decode(huge + chunk(b"IDAT", b"") + chunk(b"IEND", b""), max_pixels=MAX)
 
 
+def tiled_tiff(tile: int) -> bytes:
+    """10 x 10 grey pixels in one tile of `tile` x `tile`."""
+    tags = [
+        (256, 10),
+        (257, 10),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (277, 1),
+        (322, tile),
+        (323, tile),
+        (324, 140),
+        (325, tile**2),
+    ]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<I", 0)
+    return head.ljust(140, b"\0") + b"\x80" * min(tile**2, 1024)
+
+
+def test_a_small_picture_in_a_large_tile_counts_as_large() -> None:
+    assert pixel(tiled_tiff(16)) == (128, 128, 128)
+    with pytest.raises(ImageTooLarge, match=f"at most {MAX} pixels, got 10 x 10 or more"):
+        decode(tiled_tiff(32768), max_pixels=MAX)
+    assert not module.is_quick(tiled_tiff(32768))
+
+
 def test_the_limit_itself_is_allowed() -> None:
     assert decode(encode(plain("RGB", RED)), max_pixels=48).size == (8, 6)
     with pytest.raises(ImageTooLarge):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -181,6 +182,22 @@ def test_after_sigterm_it_is_not_ready_but_serves_until_the_delay_is_over(start:
     assert httpx.get(f"{url}/health/ready").status_code == 503
     assert httpx.post(f"{url}/predict", files={"file": PICTURE}).status_code == 200
     assert program.process.wait(30) == 0
+
+
+def test_a_request_that_outlasts_the_drain_is_answered_as_one_and_the_exit_is_in_time(start: Start) -> None:
+    program = start(SICHTBAR_DRAIN_SECONDS="1", SICHTBAR_TIMEOUT="60")
+    url = httpx.URL(str(program.wait_for("serving")["url"]))
+    with socket.create_connection((url.host, url.port), timeout=20) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 900\r\n\r\nabc"
+        )
+        httpx.get(url.join("/health/live"))
+        assert program.stop() == 0
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"code":"draining"' in answer
+    assert [line["status"] for line in program.rest() if line["event"] == "request"] == [200, 503]
+    assert not [line for line in program.log if line["level"] == "error" and "exception" in line]
 
 
 def test_sigterm_under_load_answers_every_accepted_request(start: Start) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from service.errors import Overloaded
 from service.pool import BoundedPool
+from tests.conftest import until
 
 pytestmark = pytest.mark.anyio
 
@@ -24,9 +25,26 @@ async def test_one_call_too_many_is_refused_and_room_is_made_again() -> None:
     pool = BoundedPool(1, max_queue=1, name="test")
     tasks = [asyncio.create_task(pool.run(gate.wait)) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match="2 pictures"):
+    with pytest.raises(Overloaded, match="1 pictures wait"):
         await pool.run(gate.wait)
     gate.set()
     await asyncio.gather(*tasks)
     assert await pool.run(lambda: "room") == "room"
+    pool.close()
+
+
+async def test_a_caller_that_gives_up_frees_its_place_only_when_the_thread_is_done() -> None:
+    gate = threading.Event()
+    pool = BoundedPool(1, max_queue=1, name="test")
+    started: list[int] = []
+    running = asyncio.create_task(pool.run(lambda: (started.append(1), gate.wait(10))))
+    await until(lambda: started)
+    running.cancel()
+    await asyncio.wait([running])
+    waiting = asyncio.create_task(pool.run(lambda: "next"))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await pool.run(lambda: "one too many")
+    gate.set()
+    assert await waiting == "next"
     pool.close()

@@ -45,7 +45,7 @@ async def test_a_damaged_version_is_kept_out_and_the_others_serve(own_models: Pa
         assert second.reason is not None
         assert second.reason.startswith("variables/variables.data-00000-of-00001 differs from the manifest")
         assert loaded.find(None, None).manifest.version == 1
-        with pytest.raises(UnknownVersion):
+        with pytest.raises(UnknownVersion, match=r"expected version 1 of shapes, got 2, which failed: variables/"):
             loaded.find("shapes", 2)
 
 

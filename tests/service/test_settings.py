@@ -22,6 +22,12 @@ def test_an_unknown_variable_is_an_error_that_names_it_and_the_known_ones(monkey
         Settings.from_environ()
 
 
+def test_a_lower_case_typo_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("sichtbar_prot", "9000")
+    with pytest.raises(StartupFailed, match="unknown settings: sichtbar_prot"):
+        Settings.from_environ()
+
+
 def test_the_variables_of_tests_and_training_are_no_settings_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SICHTBAR_DATA", "/data")
     monkeypatch.setenv("SICHTBAR_WEIGHTS", "/weights")
@@ -30,7 +36,14 @@ def test_the_variables_of_tests_and_training_are_no_settings_and_no_error(monkey
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "high"), ("PORT", "65536"), ("ENGINE", "onnx"), ("MAX_QUEUE", "0"), ("TIMEOUT", "-1")],
+    [
+        ("PORT", "high"),
+        ("PORT", "65536"),
+        ("ENGINE", "onnx"),
+        ("MAX_QUEUE", "0"),
+        ("TIMEOUT", "0"),
+        ("DRAIN_SECONDS", "inf"),
+    ],
 )
 def test_a_wrong_value_is_an_error_that_names_variable_and_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str

@@ -57,6 +57,7 @@ def test_metrics_count_what_happened(shapes_models: Path, serve: Callable[[FastA
     assert value("sichtbar_batch_size_sum", **shapes) == 3
     assert value("sichtbar_queue_length", **shapes) == 0
     assert value("sichtbar_errors_total", code="unsupported_image") == 1
+    assert value("sichtbar_errors_total", code="not_found") == 1
     assert value("sichtbar_http_requests_total", method="POST", route="/predict", status="200") == 1
     assert value("sichtbar_http_requests_total", method="POST", route="/predict", status="415") == 1
     assert value("sichtbar_http_requests_total", method="GET", route="unmatched", status="404") == 1

@@ -19,7 +19,10 @@ PICTURE = encode(draw("circle", 1))
 @pytest.fixture
 def small(shapes_models: Path, serve: Callable[[FastAPI], httpx.Client]) -> httpx.Client:
     """Takes 2,000 bytes and 2,400 pixels."""
-    return serve(create_app(Settings(models=shapes_models, engine="openvino", max_body_bytes=2000, max_pixels=2400)))
+    settings = Settings(
+        models=shapes_models, engine="openvino", max_body_bytes=2000, max_total_bytes=3000, max_pixels=2400, timeout=0.5
+    )
+    return serve(create_app(settings))
 
 
 def test_an_announced_body_that_is_too_large_is_refused_before_it_is_read(small: httpx.Client) -> None:
@@ -49,6 +52,34 @@ def test_a_body_of_unknown_length_is_counted_while_it_streams(small: httpx.Clien
 def test_a_body_of_just_the_limit_is_read(small: httpx.Client) -> None:
     answer = small.post("/predict", content=b"x" * 2000, headers={"content-type": "image/png"})
     assert answer.json()["code"] == "unsupported_image"
+
+
+def begin_body(client: httpx.Client, size: int, announced: int) -> socket.socket:
+    """Send so many bytes of a body that announced more, and leave it at that."""
+    connection = socket.create_connection((client.base_url.host, client.base_url.port), timeout=10)
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {announced}\r\n\r\n"
+    connection.sendall(head.encode() + b"x" * size)
+    return connection
+
+
+def test_a_body_that_does_not_arrive_is_refused_in_time(small: httpx.Client) -> None:
+    with begin_body(small, 3, 900) as connection:
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"expected the whole body within 0.5 s" in answer
+
+
+def test_bodies_under_way_hold_a_bounded_number_of_bytes_together(small: httpx.Client) -> None:
+    raw = {"content": b"x" * 1500, "headers": {"content-type": "image/png"}}
+    with begin_body(small, 1900, 2000) as first:
+        # The first body's bytes are counted once the server has read them.
+        answers = [small.post("/predict", **raw) for _ in range(50)]
+        assert {answer.json()["code"] for answer in answers} <= {"overloaded", "unsupported_image"}
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert refused
+        assert refused[0].headers["retry-after"] == "1"
+        assert b"408" in first.recv(4096)
+    assert small.post("/predict", **raw).json()["code"] == "unsupported_image"
 
 
 def test_too_many_pixels_are_refused(small: httpx.Client) -> None:
@@ -111,7 +142,9 @@ def test_a_client_that_leaves_in_the_middle_is_logged_as_gone_and_is_no_bug(live
             connection.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 900\r\n\r\nabc"
             )
-        while not logs:
+        for _ in range(1000):
             live.get("/health/live")
             logs[:] = [entry for entry in logs if entry["path"] == "/predict"]
+            if logs:
+                break
     assert logs[0]["status"] == 499

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, TooManyImages
 from service.http.multipart import Part, read_form
 
 TYPE = "multipart/form-data; boundary=b"
@@ -20,15 +20,15 @@ names = st.text(
 @given(files=st.lists(st.tuples(names, st.binary(max_size=60)), max_size=4))
 def test_what_a_client_library_encodes_is_read_back(files: list[tuple[str, bytes]]) -> None:
     request = httpx.Request("POST", "http://x", files=[("file", file) for file in files] or {"": b""})
-    parts = read_form(request.headers["content-type"], request.read())
+    parts = read_form(request.headers["content-type"], request.read(), 4)
     if files:
         assert parts == [Part("file", name, content) for name, content in files]
 
 
 @given(body=st.binary(max_size=200), inside=st.booleans())
 def test_no_body_raises_anything_but_invalid_request(body: bytes, inside: bool) -> None:
-    with suppress(InvalidRequest):
-        read_form(TYPE, HEAD + body + b"\r\n--b--" if inside else body)
+    with suppress(InvalidRequest, TooManyImages):
+        read_form(TYPE, HEAD + body + b"\r\n--b--" if inside else body, 4)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_no_body_raises_anything_but_invalid_request(body: bytes, inside: bool) 
     ],
 )
 def test_forms_of_rfc_7578(body: bytes, parts: list[Part]) -> None:
-    assert read_form(TYPE, body) == parts
+    assert read_form(TYPE, body, 4) == parts
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,10 @@ def test_forms_of_rfc_7578(body: bytes, parts: list[Part]) -> None:
 )
 def test_what_is_no_form_is_invalid(content_type: str, body: bytes, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        read_form(content_type, body)
+        read_form(content_type, body, 4)
+
+
+def test_a_part_too_many_is_refused_before_any_is_read() -> None:
+    assert len(read_form(TYPE, (HEAD + b"x\r\n") * 4 + b"--b--", 4)) == 4
+    with pytest.raises(TooManyImages, match="at most 4 pictures, got 5"):
+        read_form(TYPE, (b"--b no headers at all\r\n") * 5 + b"--b--", 4)

@@ -79,7 +79,7 @@ def test_a_picture_unlike_all_classes_is_not_recognised(live: httpx.Client) -> N
         pytest.param({"top_k": "many"}, "invalid_request", 422, "'many'", id="top-k-no-number"),
         pytest.param({"version": "stable"}, "invalid_request", 422, "'stable'", id="version-no-number"),
         pytest.param({"model": "cats"}, "unknown_model", 404, "expected one of shapes, got 'cats'", id="model"),
-        pytest.param({"version": "9"}, "unknown_version", 404, "version 1, got 9", id="version"),
+        pytest.param({"version": "9"}, "unknown_version", 404, "expected version 1 of shapes, got 9", id="version"),
     ],
 )
 def test_wrong_parameters_are_refused_with_what_came(
