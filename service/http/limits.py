@@ -58,19 +58,19 @@ class RequestContext:
             # The server does so to requests that outlast its drain, and would answer in a form of its own.
             if status is None:
                 await self._answer(
-                    service_problem(Draining("the service stopped before it had an answer")), scope, send_named
+                    service_problem(Draining("the service stopped before it had an answer")), scope, receive, send_named
                 )
         except Exception:
             log.exception("bug")
             if status is None:
-                await self._answer(bug(), scope, send_named)
+                await self._answer(bug(), scope, receive, send_named)
             status = 500
         finally:
             self._record(scope, status or CLIENT_GONE, perf_counter() - started)
 
-    async def _answer(self, problem: ProblemResponse, scope: Scope, send: Send) -> None:
+    async def _answer(self, problem: ProblemResponse, scope: Scope, receive: Receive, send: Send) -> None:
         self._metrics.errors.labels(problem.code).inc()
-        await problem(scope, _nothing, send)
+        await problem(scope, receive, send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
@@ -78,10 +78,6 @@ class RequestContext:
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
-
-
-async def _nothing() -> Message:
-    raise RuntimeError("an answer without a body to read was asked for one")
 
 
 class BodyLimit:
