@@ -61,6 +61,10 @@ class Server(uvicorn.Server):
             log.info("serving", url=url, docs=f"{url}/docs")
 
     def _stop(self) -> None:
+        if not self.started:
+            # A model still loads in a thread; nobody waits for an answer yet.
+            sys.stdout.flush()
+            os._exit(0)
         classifier = self._app.state.classifier
         if classifier.draining:
             self.should_exit = self.force_exit = True

@@ -33,12 +33,16 @@ def create_app(settings: Settings) -> FastAPI:
         except StartupFailed as failure:
             log.error(failure.code, reason=str(failure))
             raise
+        except Exception:
+            log.exception("bug")
+            raise
 
     app = FastAPIOffline(
         title="Sichtbar",
         version=__version__,
         description=description,
         lifespan=lifespan,
+        redirect_slashes=False,
         middleware=[
             Middleware(RequestContext, metrics=classifier.metrics),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_total=settings.max_total_bytes),

@@ -111,14 +111,15 @@ class Classifier:
             raise TooManyImages(f"expected at most {self.settings.max_images} pictures, got {len(pictures)}")
         try:
             with anyio.fail_after(self.settings.timeout):
-                decoded = await _together([self._decode(picture, version) for picture in pictures])
+                alone = len(pictures) == 1
+                decoded = await _together([self._decode(picture, version, alone) for picture in pictures])
                 return await _together(
                     [self._infer(*pair, version, top_k) for pair in zip(pictures, decoded, strict=True)]
                 )
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {self.settings.timeout:g} s") from None
 
-    async def _decode(self, picture: Picture, version: Version) -> _Decoded:
+    async def _decode(self, picture: Picture, version: Version, alone: bool) -> _Decoded:
         started = perf_counter()
         target = version.manifest.input
 
@@ -127,7 +128,7 @@ class Classifier:
             return fit(image, target), hashlib.sha256(picture.data).hexdigest()
 
         try:
-            pixels, image_id = read() if is_quick(picture.data) else await self._decoders.run(read)
+            pixels, image_id = read() if alone and is_quick(picture.data) else await self._decoders.run(read)
         except ImageError as error:
             raise error if not picture.name else type(error)(f"{picture.name}: {error}") from error.__cause__
         return _Decoded(pixels, image_id, perf_counter() - started)

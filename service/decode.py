@@ -35,7 +35,12 @@ PLUGINS = {
 }
 FORMATS = tuple(name for name in PLUGINS if name != "AVIF" or features.check("avif"))
 
-QUICK_BYTES, QUICK_PIXELS = 65_536, 65_536
+QUICK_BYTES, QUICK_PIXELS = 16_384, 65_536
+# Chunks that a PNG may inflate a thousandfold, and the start of a JPEG's scan: a whole pass over its pixels.
+PNG_INFLATED = (b"zTXt", b"iTXt", b"iCCP")
+JPEG_SCAN = b"\xff\xda"
+# Encoders make about ten.
+QUICK_SCANS, MAX_SCANS = 16, 100
 
 ORIENTATION_TAG = 0x0112
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
@@ -57,11 +62,13 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     Raises:
         EmptyImage: `data` is empty.
         UnsupportedImage: the bytes are of none of `FORMATS`, or their pixels have no defined colour.
-        ImageTooLarge: the header promises more than `max_pixels`; nothing was decoded.
+        ImageTooLarge: the header promises more than `max_pixels`, or a JPEG `MAX_SCANS`; nothing was decoded.
         BrokenImage: the file is truncated or damaged.
     """
     if not data:
         raise EmptyImage("expected a picture, got 0 bytes")
+    if data.startswith(b"\xff\xd8") and (scans := data.count(JPEG_SCAN)) > MAX_SCANS:
+        raise ImageTooLarge(f"expected at most {MAX_SCANS} scans in a JPEG, got {scans}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if _decoded_pixels(image) > max_pixels:
@@ -84,7 +91,7 @@ def is_quick(data: bytes) -> bool:
 
     A file that cannot be opened counts as quick: it fails as fast.
     """
-    if len(data) > QUICK_BYTES:
+    if len(data) > QUICK_BYTES or data.count(JPEG_SCAN) > QUICK_SCANS or any(chunk in data for chunk in PNG_INFLATED):
         return False
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 import structlog
 from structlog.typing import Processor
@@ -38,6 +39,8 @@ def configure_logging(level: str) -> None:
     )
     handler.addFilter(_is_no_startup_traceback)
     logging.captureWarnings(True)
+    # They are about strangers' pictures, which get an answer of their own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
 
 

@@ -149,7 +149,7 @@ class Manifest(_Part):
     layers: list[Layer] = Field(description="Outputs of the `activations` signature, from picture to answer.")
     gradcam_layer: str = Field(description="The layer whose feature maps the `gradcam` signature weighs.")
     recognition_threshold: float = Field(
-        description="A picture is recognised where the graph's `recognition` is at least this."
+        allow_inf_nan=False, description="A picture is recognised where the graph's `recognition` is at least this."
     )
     parameters: int = Field(ge=0, description="Weights of the network, trained or not.")
     recipe: dict[str, Any] = Field(description="The training recipe, as it ran.")
@@ -202,8 +202,10 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     """Compare every promised file with its sha256.
 
     Raises:
-        InvalidVersion: a file is missing or differs.
+        InvalidVersion: a file is missing, differs, or was not promised.
     """
+    if unlisted := set(_files(folder)) - set(manifest.files):
+        raise InvalidVersion(f"{sorted(unlisted)[0]} is not in the manifest")
     for name, promised in manifest.files.items():
         try:
             found = sha256(folder / name)

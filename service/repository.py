@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from service.errors import ModelRequired, StartupFailed, UnknownModel, UnknownVe
 from service.manifest import InvalidVersion, Manifest, read_manifest, verify_files
 from service.metrics import Metrics
 from service.settings import Settings
+
+VERSION_NAME = re.compile(r"[1-9][0-9]{0,17}")
 
 log = structlog.get_logger()
 
@@ -178,9 +181,13 @@ def version_folders(models: Path) -> list[Path]:
     Raises:
         StartupFailed: `models` is no folder, or holds no version.
     """
-    if not models.is_dir():
+    try:
+        is_folder = models.is_dir()
+    except OSError as error:
+        raise StartupFailed(f"the folder of models at {models.absolute()} cannot be read: {error.strerror}") from None
+    if not is_folder:
         raise StartupFailed(f"expected a folder of models at {models.absolute()}, found none; set SICHTBAR_MODELS")
-    folders = [folder for folder in models.glob("*/*") if folder.is_dir() and folder.name.isdecimal()]
+    folders = [folder for folder in models.glob("*/*") if VERSION_NAME.fullmatch(folder.name) and folder.is_dir()]
     if not folders:
         raise StartupFailed(f"no valid model under {models}: expected <model>/<version>/manifest.json, found none")
     return sorted(folders, key=lambda folder: (folder.parent.name, int(folder.name)))

@@ -11,6 +11,9 @@ from python_multipart.multipart import parse_options_header
 
 from service.errors import InvalidRequest, TooManyImages
 
+# Names come back in answers; longer ones are cut.
+MAX_NAME = 255
+
 
 class Part(NamedTuple):
     """One field of a form."""
@@ -57,4 +60,4 @@ def _part(part: bytes) -> Part:
 
 
 def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
+    return value.decode("utf-8", "replace")[:MAX_NAME]

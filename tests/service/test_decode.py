@@ -174,6 +174,11 @@ def test_a_small_picture_in_a_large_tile_counts_as_large() -> None:
     assert not module.is_quick(tiled_tiff(32768))
 
 
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(ImageTooLarge, match="at most 100 scans in a JPEG, got 101"):
+        decode(b"\xff\xd8\xff" + b"\xff\xda" * 101, max_pixels=MAX)
+
+
 def test_the_limit_itself_is_allowed() -> None:
     assert decode(encode(plain("RGB", RED)), max_pixels=48).size == (8, 6)
     with pytest.raises(ImageTooLarge):
@@ -201,6 +206,8 @@ def test_mutated_files_raise_nothing_but_image_errors() -> None:
         pytest.param(encode(draw("circle", 1, (256, 256))), True, id="small"),
         pytest.param(encode(draw("circle", 1, (257, 256))), False, id="few-bytes-of-many-pixels"),
         pytest.param(b"\xff\xd8\xff" + b"x" * module.QUICK_BYTES, False, id="many-bytes"),
+        pytest.param(encode(draw("circle", 1)) + b"zTXt", False, id="png-with-compressed-text"),
+        pytest.param(b"\xff\xd8\xff" + b"\xff\xda" * 17, False, id="jpeg-of-many-scans"),
         pytest.param(b"no picture", True, id="no-picture"),
         pytest.param(b"", True, id="empty"),
     ],

@@ -173,6 +173,16 @@ def test_a_signal_ends_in_status_zero(start: Start, number: signal.Signals) -> N
     assert program.process.wait(30) == 0
 
 
+def test_a_signal_while_a_model_loads_ends_the_program(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "slow" / "1"
+    folder.mkdir(parents=True)
+    # Whoever reads this file waits for ever.
+    os.mkfifo(folder / "manifest.json")
+    program = start(SICHTBAR_MODELS=str(tmp_path))
+    with (folder / "manifest.json").open("wb"):
+        assert program.stop() == 0
+
+
 def test_after_sigterm_it_is_not_ready_but_serves_until_the_delay_is_over(start: Start) -> None:
     program = start(SICHTBAR_SHUTDOWN_DELAY="2")
     url = str(program.wait_for("serving")["url"])

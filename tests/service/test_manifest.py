@@ -85,6 +85,12 @@ def test_a_changed_byte_is_found(folder: Path) -> None:
         verify_files(folder, read_manifest(folder))
 
 
+def test_a_file_that_was_not_promised_is_found(folder: Path) -> None:
+    (folder / "variables" / "more").write_bytes(b"x")
+    with pytest.raises(InvalidVersion, match="variables/more is not in the manifest"):
+        verify_files(folder, read_manifest(folder))
+
+
 def test_a_missing_file_is_found(folder: Path) -> None:
     (folder / "variables" / "variables.index").unlink()
     with pytest.raises(InvalidVersion, match=r"variables/variables\.index is missing"):

@@ -52,6 +52,7 @@ async def test_a_damaged_version_is_kept_out_and_the_others_serve(own_models: Pa
 async def test_folders_that_are_no_versions_are_ignored(own_models: Path) -> None:
     (own_models / "shapes" / ".publishing-abc").mkdir()
     (own_models / "shapes" / "notes").mkdir()
+    (own_models / "shapes" / "01").mkdir()
     (own_models / "README.md").write_text("About these models.")
     async with repository(own_models) as loaded:
         assert loaded.models == ["shapes"]

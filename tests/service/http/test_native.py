@@ -131,6 +131,8 @@ def test_wrong_parameters_are_refused_with_what_came(
             id="json",
         ),
         pytest.param({"json": {"picture": "x"}}, 422, "invalid_request", "image", id="json-other-key"),
+        pytest.param({"json": {"image": "", "x": 1}}, 422, "invalid_request", "nothing beside", id="json-more-keys"),
+        pytest.param({"json": {"image": [1, 2, 3]}}, 422, "invalid_request", "nothing beside", id="json-list"),
         pytest.param({"json": {"image": 7}}, 422, "invalid_request", "image", id="json-number"),
         pytest.param({"json": {"image": "%%%"}}, 422, "invalid_request", "base64", id="no-base64"),
         pytest.param({"json": {"image": "päng"}}, 422, "invalid_request", "base64", id="no-ascii"),
@@ -185,6 +187,7 @@ def test_models_and_versions_are_listed_with_their_cards(live: httpx.Client) -> 
         ("/models/shapes/versions/x", 422, "invalid_request"),
         ("/models?verbose=1", 422, "invalid_request"),
         ("/nowhere", 404, "not_found"),
+        ("/models/", 404, "not_found"),
         ("/predict", 405, "method_not_allowed"),
     ],
 )
