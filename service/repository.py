@@ -18,7 +18,7 @@ from service.batcher import Batcher
 from service.engines import choose_engine, open_engine
 from service.engines.base import Engine, Outputs, probe, warm_up
 from service.errors import ModelRequired, StartupFailed, UnknownModel, UnknownVersion
-from service.manifest import InvalidVersion, Manifest, read_manifest, verify_files
+from service.manifest import NAME_PATTERN, InvalidVersion, Manifest, read_manifest, verify_files
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -187,10 +187,19 @@ def version_folders(models: Path) -> list[Path]:
         raise StartupFailed(f"the folder of models at {models.absolute()} cannot be read: {error.strerror}") from None
     if not is_folder:
         raise StartupFailed(f"expected a folder of models at {models.absolute()}, found none; set SICHTBAR_MODELS")
-    folders = [folder for folder in models.glob("*/*") if VERSION_NAME.fullmatch(folder.name) and folder.is_dir()]
+    folders = [folder for folder in models.glob("*/*") if _is_version(folder)]
     if not folders:
         raise StartupFailed(f"no valid model under {models}: expected <model>/<version>/manifest.json, found none")
     return sorted(folders, key=lambda folder: (folder.parent.name, int(folder.name)))
+
+
+def _is_version(folder: Path) -> bool:
+    named = re.fullmatch(NAME_PATTERN, folder.parent.name) and VERSION_NAME.fullmatch(folder.name)
+    try:
+        return bool(named) and folder.is_dir()
+    except OSError as error:
+        log.warning("folder_skipped", folder=str(folder), reason=error.strerror)
+        return False
 
 
 def load_version(

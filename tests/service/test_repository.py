@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,8 @@ async def test_folders_that_are_no_versions_are_ignored(own_models: Path) -> Non
     (own_models / "shapes" / ".publishing-abc").mkdir()
     (own_models / "shapes" / "notes").mkdir()
     (own_models / "shapes" / "01").mkdir()
+    (own_models / "no\nname" / "1").mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(own_models) + b"/no\xffname/1")).mkdir(parents=True)
     (own_models / "README.md").write_text("About these models.")
     async with repository(own_models) as loaded:
         assert loaded.models == ["shapes"]
