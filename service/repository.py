@@ -67,10 +67,10 @@ class Repository:
         engine = await asyncio.to_thread(choose_engine, self._settings.engine)
         for folder in folders:
             await self._load(folder, engine)
-        default = self._settings.default_model
         if not self._versions:
             reasons = "; ".join(f"{s.model}/{s.version}: {s.reason}" for s in self._states)
             raise StartupFailed(f"no valid model under {self._settings.models}: {reasons}")
+        default = self._settings.default_model
         if default is not None and default not in self._versions:
             await self.__aexit__()
             raise StartupFailed(f"the default model {default!r} is none of {', '.join(sorted(self._versions))}")
