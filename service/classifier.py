@@ -50,7 +50,7 @@ class Classified:
     name: str | None
     predictions: list[Prediction]
     """The most probable first."""
-    recognised: bool
+    recognised: bool | None
     seconds: dict[str, float]
     """By stage."""
 
@@ -144,7 +144,7 @@ class Classifier:
             image_id=decoded.image_id,
             name=picture.name,
             predictions=rank(answer.value, manifest.labels, top_k),
-            recognised=bool(answer.value.recognition >= manifest.recognition_threshold),
+            recognised=_recognised(float(answer.value.recognition), manifest.recognition_threshold),
             seconds={stage: round(spent, 6) for stage, spent in seconds.items()},
         )
 
@@ -166,3 +166,7 @@ def rank(outputs: Outputs, labels: Sequence[str], top_k: int) -> list[Prediction
     """The `top_k` most probable classes of one picture, the most probable first; ties keep the labels' order."""
     order = np.argsort(-outputs.probabilities, kind="stable")[:top_k]
     return [Prediction(labels[i], int(i), float(outputs.probabilities[i])) for i in order]
+
+
+def _recognised(recognition: float, threshold: float | None) -> bool | None:
+    return None if threshold is None else bool(recognition >= threshold)

@@ -109,7 +109,7 @@ def fit(image: Image.Image, target: Input) -> NDArray[np.uint8]:
     size = (target.width, target.height)
     if target.resize == "pad":
         return np.asarray(_pad(image, size))
-    box = _centred_box(image.size, size) if target.resize == "crop" else None
+    box = _centred_box(image.size, size, target.crop_share) if target.resize == "crop" else None
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
@@ -121,9 +121,9 @@ def _decoded_pixels(image: Image.Image) -> int:
     return max(image.width * image.height, tile)
 
 
-def _centred_box(source: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The largest centred part of `source` with the aspect of `target`: left, top, right, bottom in pixels."""
-    scale = min(source[0] / target[0], source[1] / target[1])
+def _centred_box(source: tuple[int, int], target: tuple[int, int], share: float) -> tuple[float, float, float, float]:
+    """A centred part of `source` with the aspect of `target`: left, top, right, bottom in pixels; 1 = the largest."""
+    scale = min(source[0] / target[0], source[1] / target[1]) * share
     left, top = ((s - t * scale) / 2 for s, t in zip(source, target, strict=True))
     return (left, top, source[0] - left, source[1] - top)
 

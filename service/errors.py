@@ -15,7 +15,8 @@ ServiceError
 │   │   └── ImageTooLarge
 │   ├── ModelRequired
 │   ├── UnknownModel
-│   └── UnknownVersion
+│   ├── UnknownVersion
+│   └── UnknownReport
 ├── Unavailable                 the same request may succeed later
 │   ├── Overloaded
 │   ├── Draining
@@ -120,6 +121,12 @@ class UnknownVersion(ClientError):
     """The model has no loaded version of that number."""
 
     code = "unknown_version"
+
+
+class UnknownReport(ClientError):
+    """The version has no report, or its report has no such file."""
+
+    code = "unknown_report"
 
 
 class Unavailable(ServiceError):

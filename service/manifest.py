@@ -47,6 +47,18 @@ class Input(_Part):
         description="How a picture of another shape gets there: squash = ignore the aspect, "
         "crop = the largest centred part of the right aspect, pad = the whole picture on white."
     )
+    crop_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Side of what `crop` takes, as a share of the largest: 0.875 is `resize to 256, centre crop 224`.",
+    )
+
+    @model_validator(mode="after")
+    def _crops_where_it_says_so(self) -> Input:
+        if self.crop_share != 1 and self.resize != "crop":
+            raise ValueError(f"expected crop_share with crop alone, found it with {self.resize}")
+        return self
 
 
 class Layer(_Part):
@@ -76,6 +88,12 @@ class Metrics(_Part):
     top3_accuracy: float = Field(ge=0, le=1, description="Share whose right class is among the three most probable.")
     loss: float = Field(ge=0, description="Mean cross-entropy, in nats.")
     classes: list[ClassFigures]
+    calibration_error: float | None = Field(
+        default=None, ge=0, le=1, description="Expected calibration error of the probabilities (Guo et al., 2017)."
+    )
+    recognition_auroc: float | None = Field(
+        default=None, ge=0, le=1, description="How well `recognition` tells the classes from other pictures; 0.5 = not."
+    )
 
 
 class DataSet(_Part):
@@ -144,18 +162,24 @@ class Manifest(_Part):
     description: str
     licence: str = Field(description="SPDX expression, or a sentence.")
     attribution: str = Field(description="Whom the licence of the data or of the first weights asks to name.")
+    limitations: str = Field(default="", description="Where it fails.")
     labels: list[str] = Field(min_length=2, description="Class names in the order of the outputs.")
     input: Input
     layers: list[Layer] = Field(description="Outputs of the `activations` signature, from picture to answer.")
     gradcam_layer: str = Field(description="The layer whose feature maps the `gradcam` signature weighs.")
-    recognition_threshold: float = Field(
-        allow_inf_nan=False, description="A picture is recognised where the graph's `recognition` is at least this."
+    recognition_threshold: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="A picture is recognised where the graph's `recognition` is at least this; null: never measured.",
+    )
+    temperature: float = Field(
+        default=1.0, gt=0, description="What the graph divides logits by before its softmax (Guo et al., 2017)."
     )
     parameters: int = Field(ge=0, description="Weights of the network, trained or not.")
     recipe: dict[str, Any] = Field(description="The training recipe, as it ran.")
     software: dict[str, str] = Field(description="Version by library that trained.")
-    data: DataSet
-    metrics: Metrics
+    data: DataSet | None = Field(default=None, description="Null where it was trained elsewhere.")
+    metrics: Metrics | None = Field(default=None, description="Null where nothing was measured here.")
     probe: Probe
     files: dict[Annotated[str, AfterValidator(_inside)], Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
         min_length=1, description="sha256 of every other file of the version."

@@ -31,6 +31,7 @@ log = structlog.get_logger()
 class Version:
     """A version that answers."""
 
+    folder: Path
     manifest: Manifest
     engine: str
     batcher: Batcher[NDArray[np.uint8], Outputs]
@@ -155,7 +156,7 @@ class Repository:
             )
         else:
             batcher = await self.batcher(manifest, engine).__aenter__()
-            self._versions.setdefault(model, {})[number] = Version(manifest, engine.name, batcher)
+            self._versions.setdefault(model, {})[number] = Version(folder, manifest, engine.name, batcher)
             state = VersionState(model, number, "available", engine=engine.name)
             log.info("version_loaded", model=model, version=number, engine=engine.name)
         self._states.append(state)

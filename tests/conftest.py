@@ -84,12 +84,11 @@ height = 16
 width = 12
 resize = "crop"
 [fitting]
-epochs = 8
 batch_size = 8
 seed = 3
-[fitting.optimizer]
-name = "adam"
-learning_rate = 0.002
+[[fitting.stages]]
+epochs = 8
+optimizer = { name = "adam", learning_rate = 0.002 }
 [data]
 test_fraction = 0.25
 [card]
@@ -113,7 +112,7 @@ def shapes_models(tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, 
     from training.recipe import read_recipe
 
     models = tmp_path_factory.mktemp("models")
-    fit(read_recipe(str(recipe_file)), drawn_folder, models)
+    fit(read_recipe(str(recipe_file)), drawn_folder, models, runs=tmp_path_factory.mktemp("runs"))
     return models
 
 
@@ -129,6 +128,15 @@ def data_folder() -> Path:
     folder = Path(os.environ.get("SICHTBAR_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip("no real pictures: set SICHTBAR_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """The real ImageNet weights; tests that use them are marked `realdata`."""
+    folder = Path(os.environ.get("SICHTBAR_WEIGHTS", ROOT.parent / "shared" / "weights"))
+    if not folder.is_dir():
+        pytest.skip("no real weights: set SICHTBAR_WEIGHTS")
     return folder
 
 

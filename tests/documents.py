@@ -16,6 +16,14 @@ from tests.conftest import ROOT, LiveServer
 README = ROOT / "README.md"
 
 
+def as_served() -> Settings:
+    """What `./scripts/serve` serves: the bundled models, with its default."""
+    script = (ROOT / "scripts" / "serve").read_text(encoding="utf-8")
+    match = re.search(r"SICHTBAR_DEFAULT_MODEL:-(\w+)", script)
+    assert match, "scripts/serve sets no default model"
+    return Settings(models=ROOT / "models", default_model=match[1], engine="openvino")
+
+
 def section(name: str) -> str:
     """The README's text between `<!-- name -->` and `<!-- /name -->`."""
     match = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -54,7 +62,7 @@ def contents(client: httpx.Client) -> dict[str, str]:
             return client.post("/predict", files={"file": file}, **options).json()
 
     return {
-        "answer": fenced(ask("examples/banana.png", params={"top_k": 2})),
+        "answer": fenced(ask("examples/lemon.png", params={"top_k": 2})),
         "problem": fenced(ask("README.md")),
         "models": models_table(),
         "settings": settings_table(),
@@ -64,7 +72,7 @@ def contents(client: httpx.Client) -> dict[str, str]:
 def write() -> None:
     """Bring the README up to date."""
     with (
-        LiveServer(create_app(Settings(models=ROOT / "models", engine="openvino"))) as server,
+        LiveServer(create_app(as_served())) as server,
         httpx.Client(base_url=server.url) as client,
     ):
         text = README.read_text(encoding="utf-8")

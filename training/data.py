@@ -49,6 +49,8 @@ class Listing:
     test: list[Picture]
     split: str
     """How test pictures were chosen, in words."""
+    has_test_folder: bool
+    """Whether they lie apart; if not, they were chosen here."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Split:
     """[N, H, W, 3], RGB, at the model's input size."""
     classes: NDArray[np.int32]
     """[N], indices into the labels."""
+    pictures: list[Picture]
+    """[N], where they come from."""
+
+    def take(self, rows: NDArray[np.int64]) -> Split:
+        """Some of them."""
+        return Split(self.images[rows], self.classes[rows], [self.pictures[row] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -87,17 +95,17 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
         raise DataError(
             f"{folder}: expected a folder of class folders, found {'a file' if folder.exists() else 'none'}"
         )
-    children = {child.name.lower(): child for child in _folders(folder)}
+    children = {child.name.lower(): child for child in subfolders(folder)}
     training_folder = next((children[name] for name in TRAINING_NAMES if name in children), None)
     test_folder = next((children[name] for name in TEST_NAMES if name in children), None)
     if (training_folder is None) != (test_folder is None):
         found = training_folder or test_folder
         raise DataError(f"{folder}: expected folders Training and Test or neither, found only {found and found.name}")
     if training_folder and test_folder:
-        training, test = list(_pictures(training_folder)), list(_pictures(test_folder))
+        training, test = list(pictures_in(training_folder)), list(pictures_in(test_folder))
         split = f"the folders {training_folder.name} and {test_folder.name}"
     else:
-        training, test = hold_out(list(_pictures(folder)), test_fraction, seed)
+        training, test = hold_out(list(pictures_in(folder)), test_fraction, seed)
         split = f"{test_fraction:g} of each class held out, frames of one film together"
     for picture in training + test:
         name = picture.path.relative_to(folder).as_posix()
@@ -113,7 +121,7 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
         missing = set(labels) - {picture.label for picture in pictures}
         if missing:
             raise DataError(f"{folder}: no {name} pictures of {', '.join(sorted(missing))}; each class needs both")
-    return Listing(folder, labels, training, test, split)
+    return Listing(folder, labels, training, test, split, has_test_folder=test_folder is not None)
 
 
 def hold_out(pictures: Sequence[Picture], fraction: float, seed: int) -> tuple[list[Picture], list[Picture]]:
@@ -151,32 +159,14 @@ def load(listing: Listing, target: Input, on_picture: Callable[[], None] = lambd
     Raises:
         DataError: more than 1 % cannot be read, or none of a class and split can.
     """
-    pictures = listing.training + listing.test
-    hashes: dict[str, str] = {}
-    unreadable: dict[str, str] = {}
-    decoded: list[NDArray[np.uint8] | None] = []
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        results = threads.map(lambda picture: _read(picture.path, target), pictures)
-        for picture, result in zip(pictures, results, strict=True):
-            name = picture.path.relative_to(listing.folder).as_posix()
-            hashes[name] = result.digest
-            if result.problem:
-                unreadable[name] = result.problem
-            decoded.append(result.pixels)
-            on_picture()
-    if len(unreadable) > MAX_UNREADABLE * len(pictures):
-        names = "\n".join(f"  {name}: {problem}" for name, problem in list(unreadable.items())[:10])
-        raise DataError(
-            f"{listing.folder}: {len(unreadable)} of {len(pictures)} pictures cannot be read, "
-            f"expected at most {MAX_UNREADABLE:.0%}:\n{names}"
-        )
-    border = len(listing.training)
+    gathered = gather(listing.folder, listing.training + listing.test, target, on_picture)
+    trained_on = set(listing.training)
     return DataSet(
         labels=listing.labels,
-        training=_split(listing, "training", listing.training, decoded[:border]),
-        test=_split(listing, "test", listing.test, decoded[border:]),
-        unreadable=unreadable,
-        digest=_digest(hashes),
+        training=_split(listing, "training", gathered, lambda picture: picture in trained_on),
+        test=_split(listing, "test", gathered, lambda picture: picture not in trained_on),
+        unreadable=gathered.unreadable,
+        digest=gathered.digest,
         split=listing.split,
     )
 
@@ -199,27 +189,23 @@ def _read(path: Path, target: Input) -> _Read:
         return _Read(digest, None, str(error))
 
 
-def _split(
-    listing: Listing, name: str, pictures: Sequence[Picture], decoded: Sequence[NDArray[np.uint8] | None]
-) -> Split:
-    index = {label: number for number, label in enumerate(listing.labels)}
-    read = [
-        (pixels, index[picture.label]) for picture, pixels in zip(pictures, decoded, strict=True) if pixels is not None
-    ]
-    missing = set(range(len(index))) - {number for _, number in read}
-    if missing:
+def _split(listing: Listing, name: str, gathered: Gathered, belongs: Callable[[Picture], bool]) -> Split:
+    split = gathered.split(listing.labels, np.flatnonzero([belongs(picture) for picture in gathered.pictures]))
+    if missing := set(range(len(listing.labels))) - set(split.classes.tolist()):
         names = ", ".join(listing.labels[number] for number in sorted(missing))
         raise DataError(f"{listing.folder}: no readable {name} picture of {names}")
-    return Split(np.stack([pixels for pixels, _ in read]), np.array([number for _, number in read], np.int32))
+    return split
 
 
-def _digest(hashes: dict[str, str]) -> str:
+def digest_of_files(hashes: dict[str, str]) -> str:
+    """Of a whole data set: sha256 of its files' paths and sha256s, in the paths' order."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def _pictures(folder: Path) -> Iterator[Picture]:
-    for class_folder in _folders(folder):
+def pictures_in(folder: Path) -> Iterator[Picture]:
+    """Every file in a class folder of `folder` that is a picture by its suffix."""
+    for class_folder in subfolders(folder):
         for path in sorted(class_folder.iterdir()):
             if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
                 match = FRAME_PATTERN.match(path.stem)
@@ -227,7 +213,8 @@ def _pictures(folder: Path) -> Iterator[Picture]:
                 yield Picture(path, class_folder.name, film, frame)
 
 
-def _folders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """By name; hidden ones do not count."""
     return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
@@ -242,3 +229,114 @@ def count_by_label(classes: NDArray[np.int32], labels: Sequence[str]) -> dict[st
     """Pictures a class, in the labels' order."""
     counts = Counter(classes.tolist())
     return {label: counts[number] for number, label in enumerate(labels)}
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Decoded pictures of one folder that is not split."""
+
+    images: NDArray[np.uint8]
+    """[N, H, W, 3], RGB, at the model's input size."""
+    pictures: list[Picture]
+    """[N], where they come from."""
+    names: list[str]
+    """[N], paths relative to the folder."""
+    unreadable: dict[str, str]
+    """Reason by path, relative to the folder."""
+    digest: str
+
+    def split(self, labels: Sequence[str], rows: NDArray[np.int64]) -> Split:
+        """Some of them, with classes as indices into `labels`."""
+        index = {label: number for number, label in enumerate(labels)}
+        pictures = [self.pictures[row] for row in rows]
+        return Split(self.images[rows], np.array([index[picture.label] for picture in pictures], np.int32), pictures)
+
+
+def list_classes(folder: Path, labels: Sequence[str]) -> list[Picture]:
+    """The pictures of a folder's class folders, or of those in its `Test` where it has one that is no class.
+
+    Classes may be missing.
+
+    Raises:
+        DataError: there is no such folder, it has no picture, or a class folder has a name that is none of `labels`.
+    """
+    _expect_folder(folder)
+    tests = [child for child in subfolders(folder) if child.name.lower() in TEST_NAMES and child.name not in labels]
+    pictures = list(pictures_in(tests[0] if tests else folder))
+    if strangers := sorted({picture.label for picture in pictures} - set(labels)):
+        raise DataError(
+            f"{folder}: expected class folders named as the version's {len(labels)} labels "
+            f"({', '.join(labels[:5])}{', ...' if len(labels) > 5 else ''}), found {', '.join(strangers)}"
+        )
+    if not pictures:
+        raise DataError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}) in class folders, found none")
+    return pictures
+
+
+def list_strangers(folder: Path) -> list[Picture]:
+    """All pictures at any depth of a folder, of no class.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it.
+    """
+    _expect_folder(folder)
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    pictures = [
+        Picture(path, "", path.name, 0)
+        for path in paths
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not pictures:
+        raise DataError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}) at any depth, found none")
+    return pictures
+
+
+def gather(
+    folder: Path, pictures: Sequence[Picture], target: Input, on_picture: Callable[[], None] = lambda: None
+) -> Gathered:
+    """Decode pictures of one folder as the service does, on all processors; `on_picture` is called after each.
+
+    Raises:
+        DataError: more than 1 % cannot be read, or a name is not in UTF-8.
+    """
+    names = [_name(folder, picture.path) for picture in pictures]
+    images: list[NDArray[np.uint8]] = []
+    kept: list[int] = []
+    hashes: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        results = threads.map(lambda picture: _read(picture.path, target), pictures)
+        for row, (name, result) in enumerate(zip(names, results, strict=True)):
+            hashes[name] = result.digest
+            if result.pixels is None:
+                unreadable[name] = result.problem or ""
+            else:
+                images.append(result.pixels)
+                kept.append(row)
+            on_picture()
+    if len(unreadable) > MAX_UNREADABLE * len(pictures):
+        problems = "\n".join(f"  {name}: {problem}" for name, problem in list(unreadable.items())[:10])
+        raise DataError(
+            f"{folder}: {len(unreadable)} of {len(pictures)} pictures cannot be read, "
+            f"expected at most {MAX_UNREADABLE:.0%}:\n{problems}"
+        )
+    return Gathered(
+        images=np.stack(images),
+        pictures=[pictures[row] for row in kept],
+        names=[names[row] for row in kept],
+        unreadable=unreadable,
+        digest=digest_of_files(hashes),
+    )
+
+
+def _expect_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of pictures, found {'a file' if folder.exists() else 'none'}")
+
+
+def _name(folder: Path, path: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    # As Python reads bytes that are no UTF-8.
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise DataError(f"{str(folder)!a}: expected names in UTF-8, found {name!a}")
+    return name

@@ -21,3 +21,15 @@ class ExportError(TrainingError):
 
 class PublishError(TrainingError):
     """The version cannot be published."""
+
+
+class CacheError(TrainingError):
+    """The folder for intermediate results cannot be used."""
+
+
+class WeightsError(TrainingError):
+    """Pretrained weights, or the classes that they tell apart, cannot be had or do not fit."""
+
+
+class VersionError(TrainingError):
+    """The folder is no published version, or not one that can answer here."""

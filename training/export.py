@@ -23,14 +23,14 @@ RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
 Tensors = dict[str, tf.Tensor]
 
 
-def save(network: Network, folder: Path) -> None:
-    """Write `saved_model.pb` and `variables/` into `folder`.
+def save(network: Network, folder: Path, temperature: float = 1.0) -> None:
+    """Write `saved_model.pb` and `variables/` into `folder`; probabilities are those of logits / `temperature`.
 
     Keras' own `ExportArchive` stores each weight twice; a module that tracks the variables themselves stores it once.
     """
     module = tf.Module(name=network.model.name)
     module.weights = [variable.value for variable in network.model.weights]
-    tf.saved_model.save(module, str(folder), signatures=_signatures(network))
+    tf.saved_model.save(module, str(folder), signatures=signatures(network, temperature))
 
 
 def visible_layers(network: Network) -> list[Layer]:
@@ -47,7 +47,7 @@ def visible_layers(network: Network) -> list[Layer]:
     ]
 
 
-def verify(network: Network, folder: Path, images: NDArray[np.uint8]) -> None:
+def verify(network: Network, folder: Path, images: NDArray[np.uint8], temperature: float = 1.0) -> None:
     """Load the export again and compare all three signatures with the Keras model, at two batch sizes.
 
     `images`: uint8 [N, H, W, 3], N >= 3.
@@ -58,14 +58,15 @@ def verify(network: Network, folder: Path, images: NDArray[np.uint8]) -> None:
     loaded = tf.saved_model.load(str(folder))
     for size in VERIFIED_BATCH_SIZES:
         batch = tf.constant(images[:size])
-        for name, expected in _expected(network, batch).items():
+        for name, expected in _expected(network, batch, temperature).items():
             arguments = {"images": batch}
             if name == "gradcam":
                 arguments["class_index"] = _verified_classes(network, size)
             _compare(f"{name} of {size}", loaded.signatures[name](**arguments), expected)
 
 
-def _signatures(network: Network) -> dict[str, tf.types.experimental.GenericFunction]:
+def signatures(network: Network, temperature: float = 1.0) -> dict[str, tf.types.experimental.GenericFunction]:
+    """The contract's three, by name: functions of uint8 [N, H, W, 3], and of a class each for `gradcam`."""
     model = network.model
     layer_outputs = _layer_outputs(network)
     cam = keras.Model(model.inputs, [model.get_layer(network.gradcam_layer).output, model.output])
@@ -74,13 +75,7 @@ def _signatures(network: Network) -> dict[str, tf.types.experimental.GenericFunc
 
     @tf.function(input_signature=[images_spec])
     def serving_default(images: tf.Tensor) -> Tensors:
-        """Recognition is the negative free energy of Liu et al., "Energy-based Out-of-distribution Detection", 2020."""
-        logits = model(images, training=False)
-        return {
-            "probabilities": tf.nn.softmax(logits),
-            "logits": logits,
-            "recognition": tf.reduce_logsumexp(logits, axis=-1),
-        }
+        return _answers(network, model(images, training=False), temperature)
 
     @tf.function(input_signature=[images_spec])
     def activations(images: tf.Tensor) -> Tensors:
@@ -92,9 +87,25 @@ def _signatures(network: Network) -> dict[str, tf.types.experimental.GenericFunc
         feature_maps, logits = cam(images, training=False)
         score = tf.reduce_sum(tf.gather(logits, class_index, batch_dims=1))
         (gradients,) = tf.gradients(score, feature_maps)
-        return {"heatmap": _weigh(feature_maps, gradients), "probabilities": tf.nn.softmax(logits)}
+        return {
+            "heatmap": tf.cast(_weigh(feature_maps, gradients), tf.float32),
+            "probabilities": _answers(network, logits, temperature)["probabilities"],
+        }
 
     return {"serving_default": serving_default, "activations": activations, "gradcam": gradcam}
+
+
+def _answers(network: Network, outputs: tf.Tensor, temperature: float) -> Tensors:
+    """Recognition is the negative free energy of Liu et al., "Energy-based Out-of-distribution Detection", 2020.
+
+    With a logit for none of the classes, it is the log odds that the picture is one of them.
+    """
+    outputs = tf.cast(outputs, tf.float32)
+    logits = outputs[:, : network.classes]
+    recognition = tf.reduce_logsumexp(logits, axis=-1)
+    if network.none_logit:
+        recognition -= outputs[:, -1]
+    return {"probabilities": tf.nn.softmax(logits / temperature), "logits": logits, "recognition": recognition}
 
 
 def _layer_outputs(network: Network) -> keras.Model:
@@ -108,29 +119,25 @@ def _weigh(feature_maps: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
 
 
 def _verified_classes(network: Network, size: int) -> tf.Tensor:
-    return tf.range(size, dtype=tf.int32) % network.model.output_shape[-1]
+    return tf.range(size, dtype=tf.int32) % network.classes
 
 
-def _expected(network: Network, images: tf.Tensor) -> dict[str, Tensors]:
+def _expected(network: Network, images: tf.Tensor, temperature: float) -> dict[str, Tensors]:
     """The three signatures' answers by Keras itself, eagerly; Grad-CAM by a tape between the network's two halves."""
     model = network.model
     cam_output = model.get_layer(network.gradcam_layer).output
     feature_maps = keras.Model(model.inputs, cam_output)(images, training=False)
     with tf.GradientTape() as tape:
         tape.watch(feature_maps)
-        logits = keras.Model(cam_output, model.output)(feature_maps, training=False)
-        score = tf.reduce_sum(tf.gather(logits, _verified_classes(network, len(images)), batch_dims=1))
-    probabilities = tf.nn.softmax(logits)
+        outputs = keras.Model(cam_output, model.output)(feature_maps, training=False)
+        score = tf.reduce_sum(tf.gather(outputs, _verified_classes(network, len(images)), batch_dims=1))
+    answers = _answers(network, outputs, temperature)
     return {
-        "serving_default": {
-            "probabilities": probabilities,
-            "logits": model(images, training=False),
-            "recognition": tf.reduce_logsumexp(logits, axis=-1),
-        },
+        "serving_default": answers,
         "activations": _layer_outputs(network)(images, training=False),
         "gradcam": {
             "heatmap": _weigh(feature_maps, tape.gradient(score, feature_maps)),
-            "probabilities": probabilities,
+            "probabilities": answers["probabilities"],
         },
     }
 

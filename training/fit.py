@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,23 +12,23 @@ from time import perf_counter
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from service import __version__
 from service.manifest import DataSet as DataSetCard
 from service.manifest import Manifest, Metrics, Probe, hash_files, probe_images
 from training import export
-from training.data import DataSet, Split, list_pictures, load
-from training.errors import TrainingError
-from training.evaluate import measure
+from training.compose import Scenery
+from training.data import DataSet, list_pictures, load
+from training.devices import Precision, devices
+from training.evaluate import answer
+from training.events import Progress
+from training.judge import Judgement
 from training.networks import Network, build_network
 from training.publish import next_version, publish, refuse_taken, staging_folder
-from training.recipe import Optimizer, Recipe
-
-OPTIMIZERS = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
-# A picture that scores lower than all but this share of the held-out ones is not recognised.
-UNRECOGNISED_SHARE = 0.01
-EVALUATION_BATCH = 256
+from training.recipe import Recipe
+from training.report import CONFUSION
+from training.run import Run
+from training.versions import Graph, load_graph
 
 
 @dataclass(frozen=True)
@@ -36,108 +37,135 @@ class Published:
 
     folder: Path
     manifest: Manifest
-    fit_seconds: float
-
-
-class Progress:
-    """What a run tells while it goes on; this one keeps quiet."""
-
-    def reading(self, pictures: int) -> None:
-        """That many pictures are about to be decoded."""
-
-    def read_one(self) -> None:
-        """One more was."""
-
-    def loaded(self, data: DataSet) -> None:
-        """All were."""
-
-    def callbacks(self, epochs: int, steps: int) -> Sequence[keras.callbacks.Callback]:
-        """Whom Keras shall tell of epochs and steps."""
-        return ()
-
-    def stage(self, what: str) -> None:
-        """The run goes on to something that takes seconds."""
+    metrics: Metrics
+    """The manifest's."""
+    seconds: Mapping[str, float]
+    """By stage."""
 
 
 def fit(
-    recipe: Recipe, data_folder: Path, models: Path, *, version: int | None = None, progress: Progress | None = None
+    recipe: Recipe,
+    data_folder: Path,
+    models: Path,
+    *,
+    runs: Path,
+    weights: Path | None = None,
+    backgrounds: Path | None = None,
+    precision: Precision = "auto",
+    resume: bool = False,
+    version: int | None = None,
+    report_pictures: bool = True,
+    progress: Progress | None = None,
 ) -> Published:
     """Train as the recipe says and publish the result under `models`.
 
-    The same recipe, seed, pictures, versions of the libraries and machine give the same weights.
+    The same recipe, seed, pictures, versions of the libraries and machine give the same weights. `runs` keeps what a
+    killed run needs to go on with `resume`, what is costly to compute again, and TensorBoard's logs; `weights` is a
+    file to take instead of downloading the backbone's; `backgrounds` holds photographs for the recipe's augmentation.
+    `report_pictures` lets the report, which is published with the version, show pictures of the data set.
 
     Raises:
-        RecipeError: no network has the recipe's name for it.
-        DataError: the folder is no data set to train on.
+        RecipeError: the recipe's network cannot be built.
+        WeightsError: the backbone's first weights cannot be had.
+        DataError: the folder is no data set to train on, or a background is no picture.
         TrainingError: the loss is not finite.
+        CacheError: `runs` cannot be written.
         ExportError: the export does not answer as the trained network.
         PublishError: `version` is there already, or `models` cannot be written.
     """
     progress = progress or Progress()
-    seed = recipe.fitting.seed
+    clock = _Clock()
     if version:
         refuse_taken(models, recipe.name, version)
-    listing = list_pictures(data_folder, test_fraction=recipe.data.test_fraction, seed=seed)
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-    network = build_network(recipe.network, recipe.input, len(listing.labels))
+    listing = list_pictures(data_folder, test_fraction=recipe.data.test_fraction, seed=recipe.fitting.seed)
+    scenery = Scenery.of(backgrounds)
     # Opened now: what cannot be written must not be found out after hours of training.
     with staging_folder(models, recipe.name) as staged:
-        progress.reading(len(listing.training) + len(listing.test))
-        data = load(listing, recipe.input, progress.read_one)
-        progress.loaded(data)
-        started = perf_counter()
-        _fit(network, data, recipe, progress)
-        fit_seconds = perf_counter() - started
-        progress.stage("exporting")
-        export.save(network, staged)
-        progress.stage("verifying the export")
-        export.verify(network, staged, np.concatenate([data.test.images[:3], data.training.images[:3]]))
-        progress.stage("measuring the export")
-        manifest = _manifest(network, staged, recipe, data, version or next_version(models, recipe.name))
+        with devices(recipe.fitting.seed, precision):
+            network = build_network(recipe, len(listing.labels), weights)
+            with clock("reading"):
+                progress.reading(len(listing.training) + len(listing.test))
+                data = load(listing, recipe.input, progress.read_one)
+                progress.loaded(data)
+            run = Run(runs, recipe, data, scenery, weights=weights, precision=precision, resume=resume)
+            with clock("composing"):
+                training, held_out = run.examples(progress)
+            with clock("fitting"):
+                history = run.train(network, training, held_out, progress)
+        network = _in_float32(network, recipe)
+        with clock("measuring"):
+            progress.stage("measuring", len(held_out.classes))
+            export.save(network, staged)
+            said = answer(load_graph(staged).serve, held_out.images, progress.advance)
+            judgement = Judgement.of(data, held_out, said)
+        with clock("exporting"):
+            progress.stage("exporting")
+            export.save(network, staged, judgement.temperature)
+            progress.stage("verifying the export")
+            samples = np.concatenate([data.test.images[:3], data.training.images[:3]])
+            export.verify(network, staged, samples, judgement.temperature)
+        progress.stage("writing the report")
+        graph = load_graph(staged)
+        number = version or next_version(models, recipe.name)
+        report = staged / "report"
+        metrics = judgement.report(
+            report,
+            f"{recipe.name}/{number}",
+            recipe,
+            graph.gradcam,
+            history,
+            clock.seconds,
+            with_pictures=report_pictures,
+        ).metrics
+        run.board.figure("confusion matrix", report / CONFUSION, step=len(history))
+        manifest = _manifest(network, graph, staged, recipe, data, judgement, metrics, number)
         folder = publish(staged, manifest, models)
-    return Published(folder, manifest, fit_seconds)
+    run.finish()
+    return Published(folder, manifest, metrics, clock.seconds)
 
 
-def _fit(network: Network, data: DataSet, recipe: Recipe, progress: Progress) -> None:
-    model, fitting = network.model, recipe.fitting
-    training = _batches(data.training, fitting.batch_size, shuffle_seed=fitting.seed)
-    model.compile(
-        optimizer=_optimizer(fitting.optimizer),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = perf_counter()
+        yield
+        self.seconds[stage] = perf_counter() - started
+
+
+def _in_float32(network: Network, recipe: Recipe) -> Network:
+    """The same weights in layers that compute in float32, as every engine does."""
+    if network.model.dtype_policy.compute_dtype == network.model.layers[-1].compute_dtype == "float32":
+        return network
+    blank = recipe.model_copy(
+        update={"backbone": recipe.backbone and recipe.backbone.model_copy(update={"weights": "random"})}
     )
-    history = model.fit(
-        training,
-        epochs=fitting.epochs,
-        validation_data=_batches(data.test, EVALUATION_BATCH),
-        callbacks=list(progress.callbacks(fitting.epochs, len(training))),
-        # The data set shuffles itself.
-        shuffle=False,
-        verbose=0,
-    )
-    if not np.isfinite(history.history["loss"]).all():
-        raise TrainingError("training diverged: expected a finite loss, found none; try a lower learning_rate")
+    whole = build_network(blank, network.classes)
+    whole.model.set_weights(network.model.get_weights())
+    for trained, layer in zip(network.model.layers, whole.model.layers, strict=True):
+        if isinstance(layer, keras.layers.Normalization):
+            # It goes on with what it computed from the weights it was built with, unless they are loaded.
+            weights: dict[str, object] = {}
+            trained.save_own_variables(weights)
+            layer.load_own_variables(weights)
+    return whole
 
 
-def _optimizer(optimizer: Optimizer) -> keras.optimizers.Optimizer:
-    return OPTIMIZERS[optimizer.name](optimizer.learning_rate)
-
-
-def _batches(split: Split, batch_size: int, shuffle_seed: int | None = None) -> tf.data.Dataset:
-    pictures = tf.data.Dataset.from_tensor_slices((split.images, split.classes)).cache()
-    if shuffle_seed is not None:
-        pictures = pictures.shuffle(len(split.classes), seed=shuffle_seed)
-    return pictures.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-
-
-def _manifest(network: Network, folder: Path, recipe: Recipe, data: DataSet, version: int) -> Manifest:
-    loaded = tf.saved_model.load(str(folder))
-
-    def serve(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        return {name: t.numpy() for name, t in loaded.signatures["serving_default"](images=tf.constant(images)).items()}
-
-    metrics, threshold = _measure(serve, data)
+def _manifest(
+    network: Network,
+    graph: Graph,
+    folder: Path,
+    recipe: Recipe,
+    data: DataSet,
+    judgement: Judgement,
+    metrics: Metrics,
+    version: int,
+) -> Manifest:
+    probe = graph.serve(probe_images(recipe.input.height, recipe.input.width))
     return Manifest(
         name=recipe.name,
         version=version,
@@ -145,11 +173,13 @@ def _manifest(network: Network, folder: Path, recipe: Recipe, data: DataSet, ver
         description=recipe.card.description,
         licence=recipe.card.licence,
         attribution=recipe.card.attribution,
+        limitations=recipe.card.limitations,
         labels=data.labels,
         input=recipe.input,
         layers=export.visible_layers(network),
         gradcam_layer=network.gradcam_layer,
-        recognition_threshold=threshold,
+        recognition_threshold=judgement.threshold,
+        temperature=judgement.temperature,
         parameters=network.model.count_params(),
         recipe=recipe.model_dump(mode="json"),
         software={"sichtbar": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
@@ -161,21 +191,6 @@ def _manifest(network: Network, folder: Path, recipe: Recipe, data: DataSet, ver
             split=data.split,
         ),
         metrics=metrics,
-        probe=Probe(
-            probabilities=serve(probe_images(recipe.input.height, recipe.input.width))["probabilities"].tolist()
-        ),
+        probe=Probe(probabilities=probe["probabilities"].tolist()),
         files=hash_files(folder),
-    )
-
-
-def _measure(
-    serve: Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]], data: DataSet
-) -> tuple[Metrics, float]:
-    images = data.test.images
-    answers = [serve(images[i : i + EVALUATION_BATCH]) for i in range(0, len(images), EVALUATION_BATCH)]
-    probabilities = np.concatenate([answer["probabilities"] for answer in answers])
-    recognition = np.concatenate([answer["recognition"] for answer in answers])
-    return (
-        measure(probabilities, data.test.classes, data.labels),
-        float(np.quantile(recognition, UNRECOGNISED_SHARE)),
     )

@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import keras
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 
+from training.bars import Bars
 from training.data import DataSet, count_by_label
-from training.fit import Progress as Silent
+from training.events import Progress as Silent
 from training.fit import Published
 from training.recipe import Recipe
 
-SHOWN_UNREADABLE = 10
 
-
-class ConsoleProgress(Silent):
+class ConsoleProgress(Bars, Silent):
     """Tells a person what goes on, how well, and how long it will take."""
 
     def __init__(self, console: Console, recipe: Recipe) -> None:
-        self._console = console
+        super().__init__(console)
         self._recipe = recipe
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TimeLeftColumn(),
-            console=console,
-        )
-        self._current: TaskID | None = None
-
-    def __enter__(self) -> ConsoleProgress:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def reading(self, pictures: int) -> None:
         """See `Silent`."""
@@ -58,11 +34,7 @@ class ConsoleProgress(Silent):
 
     def loaded(self, data: DataSet) -> None:
         """See `Silent`."""
-        for name, problem in list(data.unreadable.items())[:SHOWN_UNREADABLE]:
-            line = f"[yellow]skipped[/] {escape(name)}: {escape(problem)}"
-            self._console.print(line, highlight=False, soft_wrap=True)
-        if data.unreadable:
-            self._console.print(f"[yellow]{len(data.unreadable)} unreadable pictures were skipped[/]")
+        self.tell_skipped(data.unreadable)
         table = Table("class", "training", "test", title=f"{self._recipe.name}: {data.split}")
         training = count_by_label(data.training.classes, data.labels)
         test = count_by_label(data.test.classes, data.labels)
@@ -75,29 +47,19 @@ class ConsoleProgress(Silent):
         """See `Silent`."""
         return [_EpochBars(self, self._console, epochs, steps)]
 
-    def stage(self, what: str) -> None:
+    def stage(self, what: str, total: int | None = None) -> None:
         """See `Silent`."""
-        self.begin(what, None)
+        if not self._console.is_terminal:
+            self.note(what if total is None else f"{what}: {total:,} pictures")
+        self.begin(what, total)
 
-    def begin(self, what: str, total: int | None) -> None:
-        """Finish the bar that runs and start the next; no `total` is known for some."""
-        self.finish()
-        self._current = self._bars.add_task(what, total=total, figures="")
-
-    def advance(self, by: int = 1, figures: str = "") -> None:
-        """Move the bar that runs."""
-        if self._current is not None:
-            self._bars.update(self._current, advance=by, figures=figures)
-
-    def finish(self) -> None:
-        """Stop the bar that runs."""
-        if self._current is not None:
-            done = self._bars.tasks[self._current].completed or 1
-            self._bars.update(self._current, total=done, completed=done)
+    def note(self, text: str) -> None:
+        """See `Silent`."""
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
 
     def published(self, result: Published) -> None:
         """The run's end: what was published, and how good it is."""
-        metrics = result.manifest.metrics
+        metrics = result.metrics
         table = Table("class", "precision", "recall", "F1", "pictures", title="on held-out pictures")
         for figures in metrics.classes:
             table.add_row(
@@ -108,7 +70,7 @@ class ConsoleProgress(Silent):
         self._console.print(table)
         self._console.print(
             f"accuracy {metrics.accuracy:.2%}, top 3 {metrics.top3_accuracy:.2%}, loss {metrics.loss:.4f}; "
-            f"fitted in {result.fit_seconds:.1f} s",
+            f"fitted in {result.seconds['fitting']:.1f} s",
             soft_wrap=True,
         )
         self._console.print(f"published [bold]{escape(str(result.folder))}[/]", highlight=False, soft_wrap=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,24 +13,60 @@ from pathlib import Path
 from service.manifest import MANIFEST, Manifest
 from training.errors import PublishError
 
+# No version's folder starts with a dot: neither the service nor TensorFlow Serving looks inside.
+STAGING = ".publishing-"
+
 
 @contextmanager
 def staging_folder(models: Path, name: str) -> Iterator[Path]:
     """A temporary folder beside the versions, on the same file system; gone afterwards, unless published.
+
+    What a killed run left there goes too: its folder is locked no more.
 
     Raises:
         PublishError: nothing can be written there.
     """
     try:
         (models / name).mkdir(parents=True, exist_ok=True)
-        # No version's folder starts with a dot: neither the service nor TensorFlow Serving looks inside.
-        folder = Path(tempfile.mkdtemp(prefix=".publishing-", dir=models / name))
+        with _locked(models / name):
+            for left in (models / name).glob(f"{STAGING}*"):
+                _remove_unless_locked(left)
+            folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=models / name))
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise PublishError(f"{models / name}: expected a folder to write to: {error.strerror}") from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove_unless_locked(folder: Path) -> None:
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        # Published or removed since it was listed.
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
 
 
 def next_version(models: Path, name: str) -> int:

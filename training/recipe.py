@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.manifest import NAME_PATTERN, Input
+from training.augment import Augmentation
 from training.errors import RecipeError
 
 if sys.version_info >= (3, 11):
@@ -28,15 +29,47 @@ class Optimizer(_Part):
 
     name: Literal["rmsprop", "adam", "sgd"]
     learning_rate: float = Field(gt=0, le=1)
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="cosine: from that rate to none over the stage (Loshchilov, Hutter, 2017)."
+    )
+
+
+class Head(_Part):
+    """The layers between a backbone's last feature maps and the logits."""
+
+    pooling: Literal["flatten", "average", "root_average", "max", "average_max"] = Field(
+        description="How feature maps become a vector: all of their values, each map's mean, its square root (which "
+        "tames the few large ones), its maximum, or means and maxima."
+    )
+    units: int = Field(ge=1, le=65_536, description="Of the hidden layer, a Dense with ReLU.")
+    dropout: float = Field(ge=0, lt=1)
+
+
+class Backbone(_Part):
+    """A Keras application without its top, and a head of our own."""
+
+    name: str = Field(description="One of training/networks/applications.py.")
+    weights: Literal["imagenet", "random"]
+    head: Head
+
+
+class Stage(_Part):
+    """Some epochs with the same layers trainable and the same rate; the model is compiled anew for each."""
+
+    epochs: int = Field(ge=1, le=10_000)
+    base_layers: int | Literal["all"] = Field(
+        default=0, ge=0, description="How many of the backbone's last layers train beside the head."
+    )
+    optimizer: Optimizer
 
 
 class Fitting(_Part):
     """How the weights are found."""
 
-    epochs: int = Field(ge=1, le=10_000)
     batch_size: int = Field(ge=1, le=65_536)
     seed: int = Field(ge=0, lt=2**32, description="Of first weights, order of pictures, dropout and hold-out.")
-    optimizer: Optimizer
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    stages: list[Stage] = Field(min_length=1)
 
 
 class Data(_Part):
@@ -51,21 +84,38 @@ class Card(_Part):
     description: str
     licence: str
     attribution: str
+    limitations: str = ""
 
 
 class Recipe(_Part):
     """One way to train one model."""
 
     name: str = Field(pattern=NAME_PATTERN, description="The model's name: `models/<name>/<version>/`.")
-    network: str = Field(description="A builder of training/networks.")
+    network: str | None = Field(
+        default=None, description="A network of one's own: a builder of training/networks, or module:function."
+    )
+    backbone: Backbone | None = Field(default=None, description="Instead of a network of one's own.")
     input: Input
+    augmentation: Augmentation | None = Field(
+        default=None, description="Unset: training pictures are taken as they are."
+    )
     fitting: Fitting
     data: Data
     card: Card
 
+    @model_validator(mode="after")
+    def _has_one_network(self) -> Recipe:
+        if (self.network is None) == (self.backbone is None):
+            raise ValueError("expected either network or backbone")
+        if self.network and any(stage.base_layers for stage in self.fitting.stages):
+            raise ValueError("expected base_layers only with a backbone")
+        return self
+
     def with_fitting(self, *, epochs: int | None = None, seed: int | None = None) -> Recipe:
-        """The same recipe with other epochs or another seed, where given."""
-        changes = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+        """The same recipe with other epochs in each stage or another seed, where given."""
+        changes: dict[str, object] = {} if seed is None else {"seed": seed}
+        if epochs is not None:
+            changes["stages"] = [stage.model_copy(update={"epochs": epochs}) for stage in self.fitting.stages]
         return self.model_copy(update={"fitting": self.fitting.model_copy(update=changes)})
 
 
@@ -106,5 +156,7 @@ def _problem(path: Path, problem: object) -> str:
         return f"{path}: {key}: expected a value, found none"
     if problem["type"] == "extra_forbidden":
         return f"{path}: {key}: expected no such key, found {problem['input']!r}"
+    if problem["type"] == "value_error":
+        return f"{path}: {key + ': ' if key else ''}{problem['msg'].removeprefix('Value error, ')}"
     expected = problem["msg"].removeprefix("Input should be ").replace("String should match", "text to match")
     return f"{path}: {key}: expected {expected}, found {problem['input']!r}"

@@ -31,6 +31,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.ModelRequired: 422,
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
+    errors.UnknownReport: 404,
     errors.Overloaded: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,

@@ -69,7 +69,9 @@ class ImageAnswer(BaseModel):
     image_id: str = Field(description="sha256 of the picture file's bytes.")
     name: str | None = Field(default=None, description="The file's name, where the request gave one.")
     predictions: list[Prediction] = Field(description="The most probable first.")
-    recognised: bool = Field(description="Whether it looks like any of the classes at all.")
+    recognised: bool | None = Field(
+        description="Whether it looks like any of the classes at all; null where the version has no threshold."
+    )
     seconds: Seconds
 
 

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from training.__main__ import app
 from training.data import DataSet, Split
 from training.progress import ConsoleProgress
-from training.recipe import read_recipe
+from training.recipe import bundled_recipes, read_recipe
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -80,7 +80,8 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, recip
         assert old in text
         text = text.replace(old, new)
     (folder / "other.toml").write_text(text)
-    fit = ("fit", folder / "other.toml", "--data", drawn_folder, "--models", folder / "models", "--epochs", "8")
+    places = ("--data", drawn_folder, "--models", folder / "models", "--runs", folder / "runs")
+    fit = ("fit", folder / "other.toml", *places, "--epochs", "8")
     first, second = run(*fit, "--seed", "3"), here(*fit)
     return TwoRuns(folder / "models", [first.returncode, second.exit_code], [first.stdout, second.stdout])
 
@@ -109,7 +110,7 @@ def test_each_class_is_shown_with_its_pictures(two_runs: TwoRuns):
 
 def test_options_stand_instead_of_the_recipes_values(two_runs: TwoRuns):
     fitting = [read_manifest(two_runs.models / "shapes" / version).recipe["fitting"] for version in "12"]
-    assert [(values["epochs"], values["seed"]) for values in fitting] == [(8, 3), (8, 4)]
+    assert [(values["stages"][0]["epochs"], values["seed"]) for values in fitting] == [(8, 3), (8, 4)]
 
 
 def test_the_same_seed_gives_the_same_weights_and_figures_in_another_process(two_runs: TwoRuns, shapes_models: Path):
@@ -131,7 +132,9 @@ def test_an_error_is_one_clear_line_on_stderr(tmp_path: Path):
     done = run("fit", "no_such_recipe", "--data", tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == "error: no recipe 'no_such_recipe': expected a TOML file or one of fruit_cnn\n"
+    assert done.stderr == (
+        f"error: no recipe 'no_such_recipe': expected a TOML file or one of {', '.join(bundled_recipes())}\n"
+    )
 
 
 @pytest.mark.parametrize("name", [pytest.param("nowhere", id="none"), pytest.param("", id="no-pictures")])
@@ -176,7 +179,7 @@ def test_wrong_usage_has_exit_status_2_and_names_the_argument(arguments: list[st
 
 
 def test_skipped_pictures_are_named_and_counted(recipe_file: Path):
-    split = Split(np.zeros((2, 1, 1, 3), np.uint8), np.array([0, 1], np.int32))
+    split = Split(np.zeros((2, 1, 1, 3), np.uint8), np.array([0, 1], np.int32), [])
     unreadable = {f"a/[red]{number}.png": "the picture is truncated or damaged" for number in range(12)}
     data = DataSet(["a", "[b]"], split, split, unreadable, "sha256:0", "the folders Training and Test")
     output = io.StringIO()

@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +25,11 @@ from training.data import (
     Listing,
     Picture,
     count_by_label,
+    gather,
     hold_out,
+    list_classes,
     list_pictures,
+    list_strangers,
     load,
 )
 from training.errors import DataError
@@ -418,3 +421,84 @@ def test_fruits_360_is_found_whole(data_folder: Path):
     listing = listed(data_folder / "fruits-360")
     assert len(listing.labels) == 16
     assert (len(listing.training), len(listing.test)) == (7_709, 2_592)
+
+
+# One folder that is not split
+
+
+def test_class_folders_are_listed_and_classes_may_be_missing(tmp_path: Path):
+    write(tmp_path, "a/1.png", "a/2.png", "c/1.png", "a/notes.txt", ".hidden/1.png")
+    assert names(list_classes(tmp_path, ["a", "b", "c"])) == ["a/1.png", "a/2.png", "c/1.png"]
+
+
+def test_of_a_split_folder_the_test_pictures_are_listed(tmp_path: Path):
+    write(tmp_path, "Training/a/1.png", "Test/a/2.png")
+    assert [picture.path for picture in list_classes(tmp_path, ["a", "b"])] == [tmp_path / "Test" / "a" / "2.png"]
+
+
+def test_a_class_may_be_named_test(tmp_path: Path):
+    write(tmp_path, "Test/1.png", "a/1.png")
+    assert names(list_classes(tmp_path, ["Test", "a"])) == ["Test/1.png", "a/1.png"]
+
+
+def test_folders_that_are_no_class_are_named(tmp_path: Path):
+    write(tmp_path, "a/1.png", "x/1.png", "y/1.png")
+    with pytest.raises(
+        DataError, match=r"expected class folders named .* 6 labels \(a, b, c, d, e, ...\), found x, y$"
+    ):
+        list_classes(tmp_path, list("abcdef"))
+
+
+def test_strangers_are_found_at_any_depth(tmp_path: Path):
+    write(tmp_path, "1.png", "x/2.jpg", "x/y/3.webp", "x/.cache/4.png", "5.txt")
+    assert [picture.path.name for picture in list_strangers(tmp_path)] == ["1.png", "2.jpg", "3.webp"]
+
+
+@pytest.mark.parametrize("find", [lambda folder: list_classes(folder, ["a"]), list_strangers], ids=["known", "strange"])
+def test_a_folder_without_pictures_or_no_folder_is_refused(tmp_path: Path, find: Callable[[Path], object]):
+    with pytest.raises(DataError, match=r"expected pictures .* found none"):
+        find(tmp_path)
+    with pytest.raises(DataError, match="expected a folder of pictures, found none"):
+        find(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="expected a folder of pictures, found a file"):
+        find(write(tmp_path, "file") / "file")
+
+
+def test_what_cannot_be_read_is_skipped_and_named(tmp_path: Path):
+    write(tmp_path, *(f"a/{number:03}.png" for number in range(100)))
+    write(tmp_path, "a/050.png", content=b"no picture")
+    ticks: list[None] = []
+    found = gather(tmp_path, list_classes(tmp_path, ["a"]), TINY, lambda: ticks.append(None))
+    assert found.images.shape == (99, 4, 4, 3)
+    assert found.names == [f"a/{number:03}.png" for number in range(100) if number != 50]
+    assert list(found.unreadable) == ["a/050.png"]
+    assert len(ticks) == 100
+
+
+def test_too_many_that_cannot_be_read_are_an_error(tmp_path: Path):
+    write(tmp_path, *(f"a/{number:02}.png" for number in range(99)))
+    write(tmp_path, "a/50.png", content=b"no picture")
+    with pytest.raises(
+        DataError, match=r"1 of 99 pictures cannot be read, expected at most 1%:\n  a/50.png: expected "
+    ):
+        gather(tmp_path, list_classes(tmp_path, ["a"]), TINY)
+
+
+def test_the_digest_is_of_names_and_bytes(tmp_path: Path):
+    def digest(name: str, content: bytes = PIXELS) -> str:
+        folder = write(tmp_path / str(len(list(tmp_path.iterdir()))), name, content=content)
+        return gather(folder, list_strangers(folder), TINY).digest
+
+    assert digest("a/1.png") == digest("a/1.png")
+    other = encode(Image.new("RGB", (2, 2), "red"))
+    assert len({digest("a/1.png"), digest("a/2.png"), digest("a/1.png", other)}) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there are Unicode")
+def test_a_name_that_is_no_utf_8_is_an_error_of_one_folder_too(tmp_path: Path):
+    try:
+        write(tmp_path, os.fsdecode(b"a/\xff.png"))
+    except OSError:
+        pytest.skip("the file system refuses such names itself")
+    with pytest.raises(DataError, match=r"expected names in UTF-8, found 'a/\\udcff.png'"):
+        gather(tmp_path, list_classes(tmp_path, ["a"]), TINY)

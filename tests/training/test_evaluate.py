@@ -6,8 +6,9 @@ from math import log
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from training.evaluate import measure
+from training.evaluate import BATCH_SIZE, answer, measure, measure_recognition
 
 
 def test_four_classes_have_the_figures_worked_by_hand():
@@ -71,3 +72,45 @@ def test_a_right_class_of_no_probability_costs_much_and_not_infinity():
     found = measure(probabilities, np.array([1, 0], np.int32), ["a", "b"])
     assert found.accuracy == 0
     assert found.loss == pytest.approx(-log(np.finfo(np.float32).tiny))
+
+
+def test_a_class_without_pictures_has_no_figures_and_may_still_be_said():
+    probabilities = np.array([[0.9, 0.1, 0], [0.2, 0.1, 0.7], [0.3, 0.7, 0]], np.float32)
+    found = measure(probabilities, np.array([0, 0, 1], np.int32), ["a", "b", "c"])
+    assert [(f.label, f.precision, f.recall, f.support) for f in found.classes] == [("a", 1, 0.5, 2), ("b", 1, 1, 1)]
+
+
+def test_one_picture_of_many_classes_can_be_measured():
+    found = measure(np.array([[0.1, 0.2, 0.3, 0.4]], np.float32), np.array([0], np.int32), list("abcd"))
+    assert (found.images, found.accuracy, found.top3_accuracy) == (1, 0, 0)
+
+
+def test_a_certain_and_right_answer_costs_nothing():
+    assert measure(np.eye(2, dtype=np.float32), np.array([0, 1], np.int32), ["a", "b"]).loss == 0
+
+
+def test_the_calibration_error_is_the_probabilities_own_unless_another_is_given():
+    probabilities, classes = np.array([[0.9, 0.1], [0.1, 0.9]], np.float32), np.array([0, 0], np.int32)
+    assert measure(probabilities, classes, ["a", "b"]).calibration_error == pytest.approx(0.4)
+    assert measure(probabilities, classes, ["a", "b"], calibration_error=0.0).calibration_error == 0
+    assert measure(probabilities, classes, ["a", "b"]).recognition_auroc is None
+    assert measure(probabilities, classes, ["a", "b"], recognition_auroc=0.75).recognition_auroc == 0.75
+
+
+def test_recognition_is_the_share_of_pairs_in_the_right_order():
+    # 3 > 1, 3 > 2, 2 > 1, and 2 = 2 counts half.
+    known, strangers = np.array([3, 2], np.float32), np.array([1, 2], np.float32)
+    assert measure_recognition(known, strangers) == pytest.approx(3.5 / 4)
+
+
+def test_answers_of_all_batches_stand_in_the_pictures_order():
+    def serve(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        sums = images.sum(axis=(1, 2, 3), dtype=np.float32)
+        return {"probabilities": sums[:, None] / 9, "logits": sums[:, None], "recognition": sums}
+
+    images = np.random.default_rng(1).integers(0, 256, (2 * BATCH_SIZE + 3, 2, 2, 3)).astype(np.uint8)
+    asked: list[int] = []
+    found = answer(serve, images, asked.append)
+    np.testing.assert_array_equal(found.recognition, images.sum(axis=(1, 2, 3)))
+    assert found.probabilities.shape == found.logits.shape == (2 * BATCH_SIZE + 3, 1)
+    assert asked == [BATCH_SIZE, BATCH_SIZE, 3]

@@ -8,11 +8,16 @@ import pytest
 
 from service.manifest import Input
 from training.errors import RecipeError
-from training.networks import build_network
+from training.networks import Network, build_network
+from training.recipe import read_recipe
 
 
 def square(side: int) -> Input:
     return Input(height=side, width=side, resize="crop")
+
+
+def cnn(target: Input, classes: int) -> Network:
+    return build_network(read_recipe("fruit_cnn").model_copy(update={"input": target}), classes)
 
 
 def described(layer: keras.layers.Layer) -> tuple[object, ...]:
@@ -32,7 +37,7 @@ def described(layer: keras.layers.Layer) -> tuple[object, ...]:
 
 
 def test_fruit_cnn_has_the_workshops_layers_and_parameters():
-    model = build_network("fruit_cnn", square(20), 16).model
+    model = cnn(square(20), 16).model
     assert [described(layer) for layer in model.layers] == [
         ("InputLayer",),
         ("Rescaling",),
@@ -53,28 +58,28 @@ def test_fruit_cnn_has_the_workshops_layers_and_parameters():
 
 
 def test_it_takes_bytes_of_any_shape_and_gives_a_logit_a_class():
-    model = build_network("fruit_cnn", Input(height=9, width=7, resize="pad"), 5).model
+    model = cnn(Input(height=9, width=7, resize="pad"), 5).model
     assert model.input_shape == (None, 9, 7, 3)
     assert model.inputs[0].dtype == "uint8"
     assert model.output_shape == (None, 5)
 
 
 def test_preprocessing_is_inside_and_from_minus_one_to_one():
-    model = build_network("fruit_cnn", square(4), 2).model
+    model = cnn(square(4), 2).model
     pictures = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1) * np.ones((1, 4, 4, 3), np.uint8)
     scaled = np.asarray(model.layers[1](pictures))
     np.testing.assert_allclose(scaled[:, 0, 0, 0], [-1, -0.6, 1], atol=1e-6)
 
 
 def test_gradcam_weighs_the_last_feature_maps_before_pooling():
-    network = build_network("fruit_cnn", square(20), 16)
+    network = cnn(square(20), 16)
     assert network.model.get_layer(network.gradcam_layer).output.shape == (None, 20, 20, 16)
 
 
 def test_first_weights_come_from_keras_seed():
     def weights(seed: int) -> np.ndarray:
         keras.utils.set_random_seed(seed)
-        return build_network("fruit_cnn", square(6), 3).model.get_layer("conv_1").get_weights()[0]
+        return cnn(square(6), 3).model.get_layer("conv_1").get_weights()[0]
 
     np.testing.assert_array_equal(weights(4), weights(4))
     assert (weights(4) != weights(5)).any()
@@ -82,14 +87,14 @@ def test_first_weights_come_from_keras_seed():
 
 def test_an_unknown_network_is_named_beside_the_known_ones():
     with pytest.raises(RecipeError, match=r"network: expected one of .*fruit_cnn.*, found 'fruit_rnn'"):
-        build_network("fruit_rnn", square(20), 16)
+        build_network(read_recipe("fruit_cnn").model_copy(update={"network": "fruit_rnn"}), 16)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 20), (20, 1)])
 def test_an_input_that_leaves_nothing_to_pool_is_the_recipes_fault(height: int, width: int):
     with pytest.raises(RecipeError, match="input: expected at least 2 pixels a side for fruit_cnn, found 1"):
-        build_network("fruit_cnn", Input(height=height, width=width, resize="crop"), 2)
+        cnn(Input(height=height, width=width, resize="crop"), 2)
 
 
 def test_the_smallest_input_has_a_network():
-    assert build_network("fruit_cnn", square(2), 2).model.output_shape == (None, 2)
+    assert cnn(square(2), 2).model.output_shape == (None, 2)

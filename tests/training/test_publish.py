@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,29 @@ def test_a_file_in_the_place_of_the_models_folder_is_said(tmp_path: Path, name: 
     path.write_bytes(b"mine")
     with pytest.raises(PublishError, match=re.escape(str(path))), staging_folder(tmp_path / "models", "shapes"):
         pytest.fail("nothing can be staged there")
+
+
+def test_two_runs_at_once_leave_each_others_folder(tmp_path: Path, manifest: Manifest):
+    with staging_folder(tmp_path, "shapes") as first:
+        with staging_folder(tmp_path, "shapes") as second:
+            assert first.is_dir()
+            publish(second, stage(second, manifest, 2), tmp_path)
+        publish(first, stage(first, manifest, 1), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "shapes").iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(lambda path: (path / "variables").mkdir(parents=True), id="of-a-killed-run"),
+        # As one that was removed by its own run after it was listed here.
+        pytest.param(lambda path: path.symlink_to(path.parent / "nowhere"), id="gone-meanwhile"),
+    ],
+)
+def test_what_another_run_left_is_no_hindrance(tmp_path: Path, leave: Callable[[Path], object]):
+    (tmp_path / "shapes").mkdir()
+    left = tmp_path / "shapes" / ".publishing-left"
+    leave(left)
+    with staging_folder(tmp_path, "shapes") as staged:
+        assert staged.is_dir()
+        assert not left.exists()

@@ -23,8 +23,9 @@ def test_the_bundled_recipe_is_the_workshops():
     recipe = read_recipe("fruit_cnn")
     assert (recipe.name, recipe.network) == ("fruit_cnn", "fruit_cnn")
     assert (recipe.input.height, recipe.input.width) == (20, 20)
-    assert (recipe.fitting.epochs, recipe.fitting.batch_size) == (3, 32)
-    assert (recipe.fitting.optimizer.name, recipe.fitting.optimizer.learning_rate) == ("rmsprop", 1e-4)
+    assert recipe.fitting.batch_size == 32
+    (stage,) = recipe.fitting.stages
+    assert (stage.epochs, stage.optimizer.name, stage.optimizer.learning_rate) == (3, "rmsprop", 1e-4)
 
 
 @pytest.mark.parametrize("name", bundled_recipes())
@@ -35,7 +36,7 @@ def test_every_bundled_recipe_reads_and_is_named_as_its_file(name: str):
 def test_a_recipe_file_reads(recipe_file: Path):
     recipe = read_recipe(str(recipe_file))
     assert (recipe.input.height, recipe.input.width, recipe.input.resize) == (16, 12, "crop")
-    assert recipe.fitting.optimizer.learning_rate == 0.002
+    assert recipe.fitting.stages[0].optimizer.learning_rate == 0.002
     assert recipe.data.test_fraction == 0.25
     assert recipe.card.attribution == "Drawn by the tests."
 
@@ -45,26 +46,39 @@ def test_a_recipe_file_reads(recipe_file: Path):
     [
         pytest.param('name = "shapes"\n', "", "name", "a value", "none", id="missing-key"),
         pytest.param(
-            "learning_rate = 0.002\n", "", "fitting.optimizer.learning_rate", "a value", "none", id="missing-deep-key"
+            ", learning_rate = 0.002",
+            "",
+            "fitting.stages.0.optimizer.learning_rate",
+            "a value",
+            "none",
+            id="missing-deep-key",
         ),
         pytest.param("[data]\ntest_fraction = 0.25\n", "", "data", "a value", "none", id="missing-table"),
         pytest.param("seed = 3", "seed = 3\nsede = 4", "fitting.sede", "no such key", "4", id="unknown-key"),
         pytest.param(
             'resize = "crop"', 'resize = "crop"\ndepth = 3', "input.depth", "no such key", "3", id="unknown-input-key"
         ),
-        pytest.param("epochs = 8", 'epochs = "8"', "fitting.epochs", "a valid integer", "'8'", id="text-for-integer"),
-        pytest.param("epochs = 8", "epochs = true", "fitting.epochs", "a valid integer", "True", id="truth-for-number"),
+        pytest.param(
+            "epochs = 8", 'epochs = "8"', "fitting.stages.0.epochs", "a valid integer", "'8'", id="text-for-integer"
+        ),
+        pytest.param(
+            "epochs = 8", "epochs = true", "fitting.stages.0.epochs", "a valid integer", "True", id="truth-for-number"
+        ),
         pytest.param('name = "shapes"', "name = 1", "name", "a valid string", "1", id="number-for-text"),
         pytest.param("height = 16", 'height = "tall"', "input.height", "integer", "'tall'", id="text-for-height"),
-        pytest.param("epochs = 8", "epochs = 0", "fitting.epochs", "than or equal to 1", "0", id="no-epoch"),
-        pytest.param("= 0.002", "= 0.0", "fitting.optimizer.learning_rate", "greater than 0", "0.0", id="rate-of-0"),
+        pytest.param("epochs = 8", "epochs = 0", "fitting.stages.0.epochs", "than or equal to 1", "0", id="no-epoch"),
+        pytest.param(
+            "= 0.002", "= 0.0", "fitting.stages.0.optimizer.learning_rate", "greater than 0", "0.0", id="rate-of-0"
+        ),
         pytest.param("batch_size = 8", "batch_size = 0", "fitting.batch_size", "equal to 1", "0", id="empty-batch"),
         pytest.param("seed = 3", "seed = 4294967296", "fitting.seed", "4294967296", "4294967296", id="seed-too-large"),
         pytest.param("seed = 3", "seed = -1", "fitting.seed", "than or equal to 0", "-1", id="seed-below-0"),
         pytest.param("= 0.25", "= 1.0", "data.test_fraction", "less than 1", "1.0", id="all-held-out"),
         pytest.param("= 0.25", "= 0.0", "data.test_fraction", "greater than 0", "0.0", id="none-held-out"),
         pytest.param("height = 16", "height = 0", "input.height", "than or equal to 1", "0", id="no-rows"),
-        pytest.param('"adam"', '"adamw"', "fitting.optimizer.name", "'rmsprop'", "'adamw'", id="unknown-optimizer"),
+        pytest.param(
+            '"adam"', '"adamw"', "fitting.stages.0.optimizer.name", "'rmsprop'", "'adamw'", id="unknown-optimizer"
+        ),
         pytest.param('"crop"', '"stretch"', "input.resize", "'squash'", "'stretch'", id="unknown-resize-rule"),
         pytest.param('name = "shapes"', 'name = "../up"', "name", "match pattern", "'../up'", id="name-leaves-folder"),
     ],
@@ -138,6 +152,6 @@ def test_other_epochs_or_another_seed_change_nothing_else(
 ):
     recipe = read_recipe(str(recipe_file))
     other = recipe.with_fitting(**changes)
-    assert (other.fitting.epochs, other.fitting.seed) == (epochs, seed)
+    assert (other.fitting.stages[0].epochs, other.fitting.seed) == (epochs, seed)
     assert other.with_fitting(epochs=8, seed=3) == recipe
-    assert (recipe.fitting.epochs, recipe.fitting.seed) == (8, 3)
+    assert (recipe.fitting.stages[0].epochs, recipe.fitting.seed) == (8, 3)

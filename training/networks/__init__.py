@@ -1,25 +1,20 @@
-"""Networks by the name that a recipe gives: uint8 RGB pictures in, logits out, preprocessing inside."""
+"""Networks as a recipe asks for them: uint8 RGB pictures in, logits out, preprocessing inside."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import keras
 
 from service.manifest import Input
 from training.errors import RecipeError
-from training.networks import fruit_cnn
+from training.networks import applications, foreign, fruit_cnn
+from training.networks.network import Network
+from training.recipe import Recipe
 
-
-@dataclass(frozen=True)
-class Network:
-    """A flat functional model and the layer that explains it."""
-
-    model: keras.Model
-    """uint8 [N, H, W, 3] to float32 logits [N, C]."""
-    gradcam_layer: str
-    """A layer with feature maps [N, h, w, c]."""
+__all__ = ["BUILDERS", "Network", "build_network"]
 
 
 @dataclass(frozen=True)
@@ -33,16 +28,33 @@ class _Builder:
 BUILDERS = {"fruit_cnn": _Builder(fruit_cnn.build, fruit_cnn.GRADCAM_LAYER, smallest_side=2)}
 
 
-def build_network(name: str, target: Input, classes: int) -> Network:
-    """A new network with first weights from Keras' global seed.
+def build_network(recipe: Recipe, classes: int, weights: Path | None = None) -> Network:
+    """A new network with first weights from Keras' global seed, or a backbone's from ImageNet.
+
+    `weights`, a file, stands instead of the backbone's download. Where the recipe trains with pictures of none of the
+    classes, they have a logit of their own.
 
     Raises:
-        RecipeError: no network has that name, or it cannot take pictures that small.
+        RecipeError: there is no such network, it cannot take such pictures, or it is none that can be exported.
+        WeightsError: the download of a backbone's weights failed, or the file does not fit.
     """
+    none_logit = recipe.augmentation is not None and recipe.augmentation.negatives > 0
+    network = _build(recipe, classes + none_logit, weights)
+    return replace(network, none_logit=none_logit)
+
+
+def _build(recipe: Recipe, outputs: int, weights: Path | None) -> Network:
+    if recipe.backbone:
+        return applications.build(recipe.backbone, recipe.input, outputs, weights)
+    name = recipe.network or ""
+    if weights:
+        raise RecipeError(f"network: expected a backbone where a file of weights is given, found {name!r}")
+    if ":" in name:
+        return foreign.build(name, recipe.input, outputs)
     if name not in BUILDERS:
-        raise RecipeError(f"network: expected one of {', '.join(BUILDERS)}, found {name!r}")
+        raise RecipeError(f"network: expected one of {', '.join(BUILDERS)}, or module:function, found {name!r}")
     builder = BUILDERS[name]
-    side = min(target.height, target.width)
+    side = min(recipe.input.height, recipe.input.width)
     if side < builder.smallest_side:
         raise RecipeError(f"input: expected at least {builder.smallest_side} pixels a side for {name}, found {side}")
-    return Network(builder.build(target, classes), builder.gradcam_layer)
+    return Network(builder.build(recipe.input, outputs), builder.gradcam_layer)
