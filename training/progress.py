@@ -49,8 +49,6 @@ class ConsoleProgress(Bars, Silent):
 
     def stage(self, what: str, total: int | None = None) -> None:
         """See `Silent`."""
-        if not self._console.is_terminal:
-            self.note(what if total is None else f"{what}: {total:,} pictures")
         self.begin(what, total)
 
     def note(self, text: str) -> None:
@@ -85,7 +83,7 @@ class _EpochBars(keras.callbacks.Callback):
         self._steps = steps
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._progress.begin(f"epoch {epoch + 1} of {self._epochs}", self._steps)
+        self._progress.begin(f"epoch {epoch + 1} of {self._epochs}", self._steps, as_line=False)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._progress.advance(figures=_figures(logs or {}))

@@ -15,6 +15,7 @@ from service.manifest import Input, Probe, hash_files, probe_images, read_manife
 from tests.conftest import ROOT
 from training import export
 from training.networks import build_network
+from training.recipe import read_recipe
 
 FRUITS = {path.stem.capitalize(): path for path in sorted((ROOT / "examples").glob("*.png"))}
 
@@ -41,7 +42,7 @@ def fruit_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundled = read_manifest(first)
     target = Input(height=28, width=24, resize="crop")
     keras.utils.set_random_seed(5)
-    network = build_network("fruit_cnn", target, len(bundled.labels))
+    network = build_network(read_recipe("fruit_cnn").model_copy(update={"input": target}), len(bundled.labels))
     export.save(network, second)
     serve = tf.saved_model.load(str(second)).signatures["serving_default"]
     probe = np.asarray(serve(images=tf.constant(probe_images(28, 24)))["probabilities"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -62,7 +63,7 @@ def moved(before: Network, after: Network) -> set[str]:
 
 
 def measured(history: list[Epoch]) -> list[Epoch]:
-    return [epoch._replace(seconds=0) for epoch in history]
+    return [replace(epoch, seconds=0) for epoch in history]
 
 
 @pytest.fixture(scope="module")
