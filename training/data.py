@@ -106,7 +106,7 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
         split = f"the folders {training_folder.name} and {test_folder.name}"
     else:
         training, test = hold_out(list(pictures_in(folder)), test_fraction, seed)
-        split = f"{test_fraction:g} of each class held out, frames of one film together"
+        split = f"{test_fraction:g} of each class held out, at most one film a class cut, at one place"
     for picture in training + test:
         name = picture.path.relative_to(folder).as_posix()
         # As Python reads bytes that are no UTF-8.

@@ -24,7 +24,7 @@ from training.evaluate import answer
 from training.events import Progress
 from training.judge import Judgement
 from training.networks import Network, build_network
-from training.publish import next_version, publish, refuse_taken, staging_folder
+from training.publish import numbered, publish, refuse_taken, staging_folder
 from training.recipe import Recipe
 from training.report import CONFUSION
 from training.run import Run
@@ -106,20 +106,20 @@ def fit(
             export.verify(network, staged, samples, judgement.temperature)
         progress.stage("writing the report")
         graph = load_graph(staged)
-        number = version or next_version(models, recipe.name)
-        report = staged / "report"
-        metrics = judgement.report(
-            report,
-            f"{recipe.name}/{number}",
-            recipe,
-            graph.gradcam,
-            history,
-            clock.seconds,
-            with_pictures=report_pictures,
-        ).metrics
-        run.board.figure("confusion matrix", report / CONFUSION, step=len(history))
-        manifest = _manifest(network, graph, staged, recipe, data, judgement, metrics, number)
-        folder = publish(staged, manifest, models)
+        with numbered(models, recipe.name, version) as number:
+            report = staged / "report"
+            metrics = judgement.report(
+                report,
+                f"{recipe.name}/{number}",
+                recipe,
+                graph.gradcam,
+                history,
+                clock.seconds,
+                with_pictures=report_pictures,
+            ).metrics
+            run.board.figure("confusion matrix", report / CONFUSION, step=len(history))
+            manifest = _manifest(network, graph, staged, recipe, data, judgement, metrics, number)
+            folder = publish(staged, manifest, models)
     run.finish()
     return Published(folder, manifest, metrics, clock.seconds)
 

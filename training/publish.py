@@ -69,6 +69,13 @@ def _remove_unless_locked(folder: Path) -> None:
         os.close(lock)
 
 
+@contextmanager
+def numbered(models: Path, name: str, version: int | None) -> Iterator[int]:
+    """The number to publish as: `version`, else the next; nobody else gets it meanwhile."""
+    with _locked(models / name):
+        yield version or next_version(models, name)
+
+
 def next_version(models: Path, name: str) -> int:
     """One more than the highest version of the model that is there."""
     taken = [int(folder.name) for folder in (models / name).glob("*") if folder.name.isdecimal()]

@@ -50,10 +50,11 @@ class GatedEngine:
 @pytest.fixture
 async def gated(classifier: Classifier, shapes_models: Path) -> AsyncIterator[Gated]:
     """A version that answers once the gate is open."""
-    engine = GatedEngine(open_engine("openvino", shapes_models / "shapes" / "1", threads=0))
+    folder = shapes_models / "shapes" / "1"
+    engine = GatedEngine(open_engine("openvino", folder, threads=0))
     manifest = classifier.repository.find(None, None).manifest
     async with classifier.repository.batcher(manifest, engine) as batcher:
-        yield Version(manifest, engine.name, batcher), engine
+        yield Version(folder, manifest, engine.name, batcher), engine
         engine.gate.set()
 
 

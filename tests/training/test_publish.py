@@ -7,12 +7,13 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from service.manifest import InvalidVersion, Manifest, hash_files, read_manifest, verify_files
 from training.errors import PublishError
-from training.publish import next_version, publish, staging_folder
+from training.publish import next_version, numbered, publish, staging_folder
 
 
 @pytest.fixture
@@ -161,3 +162,19 @@ def test_what_another_run_left_is_no_hindrance(tmp_path: Path, leave: Callable[[
     with staging_folder(tmp_path, "shapes") as staged:
         assert staged.is_dir()
         assert not left.exists()
+
+
+def test_a_number_is_nobody_else_s_until_it_is_published(tmp_path: Path):
+    (tmp_path / "shapes").mkdir()
+    got: list[int] = []
+
+    def second() -> None:
+        with numbered(tmp_path, "shapes", None) as number:
+            got.append(number)
+
+    with numbered(tmp_path, "shapes", None) as number:
+        thread = Thread(target=second)
+        thread.start()
+        (tmp_path / "shapes" / str(number)).mkdir()
+    thread.join()
+    assert (number, got) == (1, [2])

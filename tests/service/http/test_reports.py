@@ -31,7 +31,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
     bundled = ROOT / "models" / "fruit_cnn" / "1"
     for version in (1, 2, 3):
-        folder = shutil.copytree(bundled, models / "fruit_cnn" / str(version))
+        folder = shutil.copytree(bundled, models / "fruit_cnn" / str(version), ignore=shutil.ignore_patterns("report"))
         if version == 1:
             (folder / "report").mkdir()
             for name, content in REPORT.items():
