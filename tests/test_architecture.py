@@ -114,6 +114,7 @@ TRAINING = [
     "training.bars",
     "training.cache",
     "training.history",
+    "training.clock",
     "training.checkpoint",
     "training.devices",
     "training.events",

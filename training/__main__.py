@@ -299,7 +299,6 @@ def explore(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
     """Understand a folder of pictures before training: classes, sizes, duplicates, what is broken."""
-    console = Console()
     with _errors_in_one_line():
         _require_libraries("jinja2", "matplotlib")
         from training.bars import Bars
@@ -317,8 +316,8 @@ def explore(
     if as_json:
         typer.echo(explored.facts.model_dump_json())
     else:
-        show_exploration(console, explored.facts)
-        console.print(f"wrote [bold]{escape(str(page))}[/]", highlight=False, soft_wrap=True)
+        show_exploration(Console(), explored.facts)
+        _tell_page(page)
 
 
 class Collection(str, Enum):
@@ -361,19 +360,6 @@ def download(
         console.print(f"[yellow]differs:[/] {escape(difference)}", highlight=False, soft_wrap=True)
     counts = ", ".join(f"{split} {count}" for split, count in made.pictures.items())
     console.print(f"made [bold]{escape(made.folder)}[/]: {counts}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except TrainingError as error:
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        raise typer.Exit(1) from None
-
-
-def _tell_page(page: Path) -> None:
-    Console().print(f"wrote [bold]{escape(str(page))}[/]", highlight=False, soft_wrap=True)
 
 
 @app.command(
@@ -453,6 +439,19 @@ def publish_pretrained(
             soft_wrap=True,
         )
     Console().print(f"published [bold]{escape(str(folder))}[/]", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except TrainingError as error:
+        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _tell_page(page: Path) -> None:
+    Console().print(f"wrote [bold]{escape(str(page))}[/]", highlight=False, soft_wrap=True)
 
 
 def _require_libraries(*names: str) -> None:

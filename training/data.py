@@ -7,7 +7,7 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +91,7 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
     Raises:
         DataError: there is no such folder, it has no pictures, one class only, or a class is missing in one split.
     """
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: expected a folder of class folders, found {'a file' if folder.exists() else 'none'}"
-        )
+    _expect_folder(folder, "class folders")
     children = {child.name.lower(): child for child in subfolders(folder)}
     training_folder = next((children[name] for name in TRAINING_NAMES if name in children), None)
     test_folder = next((children[name] for name in TEST_NAMES if name in children), None)
@@ -108,10 +105,7 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
         training, test = hold_out(list(pictures_in(folder)), test_fraction, seed)
         split = f"{test_fraction:g} of each class held out, at most one film a class cut, at one place"
     for picture in training + test:
-        name = picture.path.relative_to(folder).as_posix()
-        # As Python reads bytes that are no UTF-8.
-        if any("\ud800" <= character <= "\udfff" for character in name):
-            raise DataError(f"{str(folder)!a}: expected names in UTF-8, found {name!a}")
+        _name(folder, picture.path)
     labels = sorted({picture.label for picture in training + test})
     if not labels:
         raise DataError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}) in class folders, found none")
@@ -248,8 +242,11 @@ class Gathered:
     def split(self, labels: Sequence[str], rows: NDArray[np.int64]) -> Split:
         """Some of them, with classes as indices into `labels`."""
         index = {label: number for number, label in enumerate(labels)}
-        pictures = [self.pictures[row] for row in rows]
-        return Split(self.images[rows], np.array([index[picture.label] for picture in pictures], np.int32), pictures)
+        return Split(self.images[rows], self.classes(index)[rows], [self.pictures[row] for row in rows])
+
+    def classes(self, index: Mapping[str, int]) -> NDArray[np.int32]:
+        """[N], by the names of their class folders."""
+        return np.array([index[picture.label] for picture in self.pictures], np.int32)
 
 
 def list_classes(folder: Path, labels: Sequence[str]) -> list[Picture]:
@@ -329,9 +326,9 @@ def gather(
     )
 
 
-def _expect_folder(folder: Path) -> None:
+def _expect_folder(folder: Path, of: str = "pictures") -> None:
     if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder of pictures, found {'a file' if folder.exists() else 'none'}")
+        raise DataError(f"{folder}: expected a folder of {of}, found {'a file' if folder.exists() else 'none'}")
 
 
 def _name(folder: Path, path: Path) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from time import perf_counter
 
 import keras
 import numpy as np
@@ -17,6 +15,7 @@ from service import __version__
 from service.manifest import DataSet as DataSetCard
 from service.manifest import Manifest, Metrics, Probe, hash_files, probe_images
 from training import export
+from training.clock import Clock
 from training.compose import Scenery
 from training.data import DataSet, list_pictures, load
 from training.devices import Precision, devices
@@ -74,7 +73,7 @@ def fit(
         PublishError: `version` is there already, or `models` cannot be written.
     """
     progress = progress or Progress()
-    clock = _Clock()
+    clock = Clock()
     if version:
         refuse_taken(models, recipe.name, version)
     listing = list_pictures(data_folder, test_fraction=recipe.data.test_fraction, seed=recipe.fitting.seed)
@@ -122,19 +121,6 @@ def fit(
             folder = publish(staged, manifest, models)
     run.finish()
     return Published(folder, manifest, metrics, clock.seconds)
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = perf_counter()
-        yield
-        self.seconds[stage] = perf_counter() - started
 
 
 def _in_float32(network: Network, recipe: Recipe) -> Network:

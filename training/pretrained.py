@@ -31,7 +31,7 @@ from training.networks.applications import (
     download,
     find,
 )
-from training.publish import next_version, publish, refuse_taken, staging_folder
+from training.publish import numbered, publish, refuse_taken, staging_folder
 from training.recipe import Card
 from training.versions import load_graph
 
@@ -97,27 +97,28 @@ def publish_pretrained(
         serve = load_graph(staged).serve
         metrics, threshold = _measure(serve, trial, target, classes, bars) if trial else (None, None)
         card = _card(architecture, application, weights)
-        manifest = Manifest(
-            name=name,
-            version=version or next_version(models, name),
-            created=datetime.now(timezone.utc).replace(microsecond=0),
-            description=card.description,
-            licence=card.licence,
-            attribution=card.attribution,
-            limitations=card.limitations,
-            labels=classes,
-            input=target,
-            layers=export.visible_layers(network),
-            gradcam_layer=network.gradcam_layer,
-            recognition_threshold=threshold,
-            parameters=network.model.count_params(),
-            recipe={"pretrained": architecture, "weights": _described(weights)},
-            software={"sichtbar": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
-            metrics=metrics,
-            probe=Probe(probabilities=serve(probes)["probabilities"].tolist()),
-            files=hash_files(staged),
-        )
-        return Publication(publish(staged, manifest, models), manifest)
+        with numbered(models, name, version) as number:
+            manifest = Manifest(
+                name=name,
+                version=number,
+                created=datetime.now(timezone.utc).replace(microsecond=0),
+                description=card.description,
+                licence=card.licence,
+                attribution=card.attribution,
+                limitations=card.limitations,
+                labels=classes,
+                input=target,
+                layers=export.visible_layers(network),
+                gradcam_layer=network.gradcam_layer,
+                recognition_threshold=threshold,
+                parameters=network.model.count_params(),
+                recipe={"pretrained": architecture, "weights": _described(weights)},
+                software={"sichtbar": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+                metrics=metrics,
+                probe=Probe(probabilities=serve(probes)["probabilities"].tolist()),
+                files=hash_files(staged),
+            )
+            return Publication(publish(staged, manifest, models), manifest)
 
 
 def label_classes(classes: Sequence[Class]) -> list[str]:
@@ -208,7 +209,7 @@ def _measure(serve: Serve, trial: _Trial, target: Input, labels: Sequence[str], 
     bars.begin("reading pictures", len(trial.pictures))
     pictures = gather(trial.folder, trial.pictures, target, bars.advance)
     bars.tell_skipped(pictures.unreadable)
-    classes = np.array([trial.index[Path(name).parent.name] for name in pictures.names], np.int32)
+    classes = pictures.classes(trial.index)
     bars.begin("measuring the export", len(classes))
     said = answer(serve, pictures.images, bars.advance)
     threshold = float(np.quantile(said.recognition, UNRECOGNISED_SHARE))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.bars import Bars
+from training.clock import Clock
 from training.data import Gathered, Picture, gather, list_classes, list_strangers
 from training.evaluate import answer
 from training.report import Findings
@@ -25,11 +23,11 @@ def evaluate(version: Version, data: Path, bars: Bars, negatives: Path | None = 
     """
     listed = list_classes(data, version.manifest.labels)
     others = [] if negatives is None else list_strangers(negatives)
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "reading pictures"):
+    clock = Clock()
+    with clock("reading pictures"):
         pictures = read(version, data, listed, bars)
         strangers = None if negatives is None else read(version, negatives, others, bars)
-    with _timed(seconds, "asking the version"):
+    with clock("asking the version"):
         bars.begin(f"asking {version.name}", len(pictures.names))
         said = answer(version.serve, pictures.images, bars.advance)
         recognition_of_strangers = None if strangers is None else answer(version.serve, strangers.images).recognition
@@ -46,7 +44,7 @@ def evaluate(version: Version, data: Path, bars: Bars, negatives: Path | None = 
         strangers=recognition_of_strangers,
         threshold=version.manifest.recognition_threshold,
         temperature=version.manifest.temperature,
-        timings=seconds,
+        timings=clock.seconds,
         data={
             "pictures": len(pictures.names),
             "skipped, unreadable": len(pictures.unreadable),
@@ -69,17 +67,9 @@ def read(version: Version, folder: Path, listed: list[Picture], bars: Bars) -> G
 
 def right_classes(pictures: Gathered, labels: list[str]) -> NDArray[np.int32]:
     """[N], indices into `labels`, of pictures that lie in class folders."""
-    index = {label: number for number, label in enumerate(labels)}
-    return np.array([index[Path(name).parent.name] for name in pictures.names], np.int32)
+    return pictures.classes({label: number for number, label in enumerate(labels)})
 
 
 def _origin(pictures: Gathered) -> str:
     *above, _, _ = Path(pictures.names[0]).parts
     return f"the folder {above[0]}" if above else "all class folders"
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = perf_counter()
-    yield
-    seconds[stage] = perf_counter() - started
