@@ -1,4 +1,4 @@
-"""`python -m service`: settings from the environment, then uvicorn."""
+"""`python -m service`: settings from the environment, then uvicorn; `explain`: a folder of pictures instead."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from socket import socket
+from typing import Annotated, Literal
 
 import structlog
 import typer
 import uvicorn
 from fastapi import FastAPI
+from rich.console import Console
+from rich.progress import Progress
 
 from service.app import create_app
-from service.errors import StartupFailed
+from service.engines import choose_engine
+from service.errors import ServiceError, StartupFailed
+from service.explain.folder import Explained, explain_folder, pictures_below, write_sheet
+from service.explain.overlay import Polarity, Style, StyleName
+from service.explain.process import Explainer
+from service.explain.question import MAX_SAMPLES, MIN_SAMPLES, Question, find_label
 from service.logs import configure_logging
+from service.repository import find_version
 from service.settings import Settings, table
 
 log = structlog.get_logger()
@@ -96,19 +106,105 @@ def _help() -> str:
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@cli.command(help=_help())
-def serve() -> None:
-    """Serve until SIGTERM."""
-    try:
-        settings = Settings.from_environ()
-    except StartupFailed as failure:
-        sys.exit(f"{failure.code}: {failure}")
+@cli.callback(invoke_without_command=True, help=_help())
+def serve(context: typer.Context) -> None:
+    """Serve until SIGTERM, unless another command is given."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = _settings()
     configure_logging(settings.log_level)
     server = Server(create_app(settings), settings)
     server.run()
     sys.stdout.flush()
     # Not sys.exit: that would wait for a thread that hangs in a model.
     os._exit(0)
+
+
+@cli.command(
+    "explain",
+    help="\n".join(
+        (
+            "Explain every picture of a folder: overlays as PNG, numbers as JSON, and a page that shows them all.",
+            "\n\b",
+            "Examples:",
+            "  python -m service explain pictures --out explained",
+            "  python -m service explain pictures --out explained --model fruit_vgg16 --method both",
+            "  python -m service explain pictures --out explained --label Lemon --polarity both --top-superpixels 8",
+        )
+    ),
+)
+def explain_pictures(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures, also in folders below it.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write to; made where it is missing.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option(help="Name of a model; else SICHTBAR_DEFAULT_MODEL, or the only one.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Number of a version; else the highest.")] = None,
+    method: Annotated[Literal["lime", "gradcam", "both"], typer.Option(help="How to explain.")] = "lime",
+    label: Annotated[str | None, typer.Option(help="Class to explain; else the predicted one.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=MIN_SAMPLES, max=MAX_SAMPLES, help="Of LIME; else as many as the ranking needs to settle."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of LIME; else from each picture.")] = None,
+    style: Annotated[StyleName, typer.Option(help="How to draw it.")] = "overlay",
+    polarity: Annotated[
+        Polarity, typer.Option(help="Of LIME: what speaks for the class, against it, or both.")
+    ] = "positive",
+    top_superpixels: Annotated[int, typer.Option(min=1, help="Of LIME: how many are drawn.")] = 5,
+) -> None:
+    """Explain a folder of pictures."""
+    settings = _settings()
+    try:
+        manifest, path = find_version(settings, model, version)
+        index = None if label is None else find_label(manifest, label)
+    except ServiceError as error:
+        sys.exit(f"{error.code}: {error}")
+    pictures = pictures_below(folder, out)
+    if not pictures:
+        sys.exit(f"no_image: expected a folder with pictures, found none at {folder}")
+    questions = {"lime": Question("lime", index, samples, seed), "gradcam": Question("gradcam", index)}
+    asked = list(questions.values()) if method == "both" else [questions[method]]
+    look = Style(style, polarity, top_superpixels)
+
+    async def explain_all() -> list[Explained]:
+        explainer = Explainer(await asyncio.to_thread(choose_engine, settings.engine), threads=settings.threads, nice=0)
+        try:
+            with Progress(console=Console(stderr=True), transient=True) as bars:
+                bar = bars.add_task(f"{len(pictures)} pictures by {manifest.name}/{manifest.version}", total=1.0)
+                return await explain_folder(
+                    explainer,
+                    path,
+                    folder,
+                    pictures,
+                    out,
+                    asked,
+                    look,
+                    settings.max_pixels,
+                    lambda share: bars.update(bar, completed=share),
+                )
+        finally:
+            await explainer.close()
+
+    configure_logging("error")
+    try:
+        explained = asyncio.run(explain_all())
+        sheet = write_sheet(out, manifest, explained)
+    except (ServiceError, OSError) as error:
+        sys.exit(f"{getattr(error, 'code', 'error')}: {error}")
+    for one in explained:
+        if one.problem:
+            typer.echo(f"{one.picture}: {one.problem}", err=True)
+    written = sum(one.overlay is not None for one in explained)
+    typer.echo(f"{written} of {len(explained)} explained; look at {sheet}")
+    sys.exit(0 if written == len(explained) else 1)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_environ()
+    except StartupFailed as failure:
+        sys.exit(f"{failure.code}: {failure}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from service import __doc__ as description
 from service import __version__
 from service.classifier import Classifier
 from service.errors import StartupFailed
-from service.http import errors, health, native, pages, reports
+from service.http import errors, explain, explanations, health, images, inside, native, pages, reports
 from service.http.limits import BodyLimit, RequestContext
 from service.settings import Settings
 
@@ -52,7 +52,11 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     app.router.routes.insert(0, native.PredictRoute())
     app.include_router(native.router, tags=["Pictures and models"])
+    app.include_router(images.router, tags=["Pictures and models"])
+    app.include_router(explain.router, tags=["Explanations"])
+    app.include_router(explanations.router, tags=["Explanations"])
     app.include_router(reports.router, tags=["Pictures and models"])
+    app.include_router(inside.router, tags=["Looking inside"])
     app.include_router(health.router, tags=["Operation"])
     app.include_router(pages.router)
     return app

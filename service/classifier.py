@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
@@ -14,15 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decode import decode, fit, is_quick
-from service.engines import require_tensorflow
+from service.engines import choose_engine, require_tensorflow
 from service.engines.base import Outputs
-from service.errors import DeadlineExceeded, ImageError, TooManyImages
+from service.errors import DeadlineExceeded, ImageError, Overloaded, TooManyImages
+from service.explain.process import Explainer
+from service.explaining import Explaining
+from service.images import ImageStore, open_store
 from service.metrics import Metrics
 from service.pool import BoundedPool
 from service.repository import Repository, Version
 from service.settings import Settings
 
 T = TypeVar("T")
+
+# Looks inside take turns, and the first of a model loads it.
+MOST_LOOKING, LOOK_SECONDS = 64, 60
+# Kept pictures that requests may hold in memory at once.
+MOST_IN_HAND = 64
 
 
 class Picture(NamedTuple):
@@ -45,8 +54,8 @@ class Prediction:
 class Classified:
     """What a model says of one picture."""
 
-    image_id: str
-    """sha256 of the file's bytes."""
+    image_id: str | None
+    """sha256 of the file's bytes, where it is kept."""
     name: str | None
     predictions: list[Prediction]
     """The most probable first."""
@@ -62,43 +71,63 @@ class _Decoded(NamedTuple):
 
 
 class Classifier:
-    """The service without its transport. Models are loaded while the context is open."""
+    """The service without its transport. Models are loaded, and pictures kept, while the context is open."""
+
+    images: ImageStore
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.repository = Repository(settings, self.metrics)
+        self.explaining = Explaining(settings, self.metrics)
+        self._looking = self._in_hand = 0
         self.draining = False
         self._decoders = BoundedPool(settings.decode_threads, max_queue=settings.max_queue, name="decode")
 
     async def __aenter__(self) -> Classifier:
-        """Load every model.
+        """Open the store of pictures and load every model.
 
         Raises:
-            StartupFailed: TensorFlow is not installed, or no model is valid.
+            StartupFailed: TensorFlow is not installed, no model is valid, or the store is not what the settings say.
         """
         require_tensorflow()
-        await self.repository.__aenter__()
+        engine = await asyncio.to_thread(choose_engine, self.settings.engine)
+        self.explainer = Explainer(
+            engine,
+            threads=self.settings.threads,
+            nice=self.settings.explain_nice,
+            on_restart=self.metrics.explainer_restarts.inc,
+        )
+        async with AsyncExitStack() as opened:
+            self.images = await opened.enter_async_context(open_store(self.settings, self.metrics))
+            await opened.enter_async_context(self.repository)
+            opened.push_async_callback(self.explainer.close)
+            await self.explaining.open(self.explainer, self.repository.versions)
+            opened.push_async_callback(self.explaining.close)
+            self._opened = opened.pop_all()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Finish what was accepted."""
         self.draining = True
-        await self.repository.__aexit__(*exc_info)
+        await self._opened.aclose()
         self._decoders.close()
 
     def drain(self, after: float = 0.0) -> None:
         """Stop being ready at once; in `after` seconds and the drain's, all must be over."""
         self.draining = True
         self.repository.drain_within(after + self.settings.drain_seconds)
+        self.explaining.drain_within(after + self.settings.drain_seconds)
 
     @property
     def ready(self) -> bool:
         """Whether a balancer should send pictures here."""
         return not self.draining and self.repository.alive
 
-    async def classify(self, pictures: Sequence[Picture], version: Version, top_k: int) -> list[Classified]:
-        """Classify each picture. All are decoded before any is queued: a bad one costs no inference.
+    async def classify(
+        self, pictures: Sequence[Picture], version: Version, top_k: int, *, keep: bool = True
+    ) -> list[Classified]:
+        """Classify each picture. All are decoded before any is queued or kept: a bad one costs no inference.
 
         Raises:
             TooManyImages: there are more than one request may carry.
@@ -114,10 +143,68 @@ class Classifier:
                 alone = len(pictures) == 1
                 decoded = await _together([self._decode(picture, version, alone) for picture in pictures])
                 return await _together(
-                    [self._infer(*pair, version, top_k) for pair in zip(pictures, decoded, strict=True)]
+                    [self._infer(*pair, version, top_k, keep) for pair in zip(pictures, decoded, strict=True)]
                 )
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {self.settings.timeout:g} s") from None
+
+    async def check(self, picture: Picture, *, keep: bool) -> str:
+        """The `image_id` of a picture that can be decoded; from now on it is kept, if it shall and can be.
+
+        Raises:
+            ImageError: it cannot be decoded.
+            Overloaded: too many pictures wait already.
+            DeadlineExceeded: its turn came too late.
+        """
+
+        def read() -> str:
+            decode(picture.data, max_pixels=self.settings.max_pixels)
+            return hashlib.sha256(picture.data).hexdigest()
+
+        try:
+            with anyio.fail_after(self.settings.timeout):
+                image_id = await self._decoders.run(read)
+        except TimeoutError:
+            raise DeadlineExceeded(f"not decoded within {self.settings.timeout:g} s") from None
+        if keep:
+            await self.images.put(picture.data, image_id)
+        return image_id
+
+    @asynccontextmanager
+    async def picture(self, image_id: str) -> AsyncIterator[bytes]:
+        """A kept picture, held in memory while the context is open.
+
+        Raises:
+            Overloaded: requests hold as many as they may.
+            UnknownImage, StoreUnavailable: see `ImageStore.get`.
+        """
+        if self._in_hand >= MOST_IN_HAND:
+            raise Overloaded(f"{self._in_hand} kept pictures are worked on already")
+        self._in_hand += 1
+        try:
+            yield await self.images.get(image_id)
+        finally:
+            self._in_hand -= 1
+
+    async def look(self, function: Callable[..., T], version: Version, *arguments: object) -> T:
+        """Run a function of `service.activations` on a version, in the process that explains.
+
+        Raises:
+            ServiceError: as the function raised it.
+            Overloaded: too many wait for the same already.
+            DeadlineExceeded: the answer would come too late.
+            ExplainerDied: the process died.
+        """
+        if self._looking >= MOST_LOOKING:
+            raise Overloaded(f"{self._looking} requests are waiting already")
+        self._looking += 1
+        try:
+            with anyio.fail_after(LOOK_SECONDS):
+                return await self.explainer.run(function, version.folder, *arguments)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer within {LOOK_SECONDS} s") from None
+        finally:
+            self._looking -= 1
 
     async def _decode(self, picture: Picture, version: Version, alone: bool) -> _Decoded:
         started = perf_counter()
@@ -133,18 +220,27 @@ class Classifier:
             raise error if not picture.name else type(error)(f"{picture.name}: {error}") from error.__cause__
         return _Decoded(pixels, image_id, perf_counter() - started)
 
-    async def _infer(self, picture: Picture, decoded: _Decoded, version: Version, top_k: int) -> Classified:
-        answer = await version.batcher.submit(decoded.pixels)
+    async def _infer(self, picture: Picture, decoded: _Decoded, version: Version, top_k: int, keep: bool) -> Classified:
+        kept: asyncio.Task[bool] | None = None
+        if keep and not self.images.holds(decoded.image_id):
+            # While the model runs.
+            kept = asyncio.create_task(self.images.put(picture.data, decoded.image_id))
+        try:
+            answer = await version.batcher.submit(decoded.pixels)
+            image_id = decoded.image_id if keep and (kept is None or await kept) else None
+        finally:
+            if kept:
+                kept.cancel()
         seconds = {"decode": decoded.seconds, "queue": answer.queued, "inference": answer.ran}
         manifest = version.manifest
         for stage, spent in seconds.items():
             self.metrics.stage_seconds.labels(manifest.name, str(manifest.version), stage).observe(spent)
         self.metrics.predictions.labels(manifest.name, str(manifest.version)).inc()
         return Classified(
-            image_id=decoded.image_id,
+            image_id=image_id,
             name=picture.name,
             predictions=rank(answer.value, manifest.labels, top_k),
-            recognised=_recognised(float(answer.value.recognition), manifest.recognition_threshold),
+            recognised=is_recognised(float(answer.value.recognition), manifest.recognition_threshold),
             seconds={stage: round(spent, 6) for stage, spent in seconds.items()},
         )
 
@@ -168,5 +264,6 @@ def rank(outputs: Outputs, labels: Sequence[str], top_k: int) -> list[Prediction
     return [Prediction(labels[i], int(i), float(outputs.probabilities[i])) for i in order]
 
 
-def _recognised(recognition: float, threshold: float | None) -> bool | None:
+def is_recognised(recognition: float, threshold: float | None) -> bool | None:
+    """Whether a picture shows one of the classes at all; None where the version has no threshold."""
     return None if threshold is None else bool(recognition >= threshold)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,16 +102,52 @@ def is_quick(data: bytes) -> bool:
         return True
 
 
+class Placement(NamedTuple):
+    """Which part of a picture a model sees, and where in its input that part comes to lie, in pixels."""
+
+    seen: tuple[float, float, float, float]
+    """Of the picture: left, top, right, bottom."""
+    corner: tuple[int, int]
+    """Of the input: left and top of the part; white is around it."""
+    inner: tuple[int, int]
+    """Of the input: the part's width and height."""
+
+
+def placement(source: tuple[int, int], target: Input) -> Placement:
+    """Where a picture of so many columns and rows goes, by the manifest's resize rule."""
+    whole = (0.0, 0.0, float(source[0]), float(source[1]))
+    size = (target.width, target.height)
+    if target.resize == "squash":
+        return Placement(whole, (0, 0), size)
+    if target.resize == "crop":
+        return Placement(_centred_box(source, size, target.crop_share), (0, 0), size)
+    scale = min(size[0] / source[0], size[1] / source[1])
+    inner = (max(1, round(source[0] * scale)), max(1, round(source[1] * scale)))
+    return Placement(whole, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2), inner)
+
+
+def media_type(data: bytes) -> str:
+    """What a picture's own header says it is, such as `image/png`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return Image.MIME[str(image.format)]
+    # It has been decoded once, perhaps by a service that reads more formats.
+    except Exception:
+        return "application/octet-stream"
+
+
 def fit(image: Image.Image, target: Input) -> NDArray[np.uint8]:
     """Bring an RGB picture to a model's input: uint8 [height, width, 3], by the manifest's resize rule.
 
     Resampling is Pillow's bilinear filter with antialiasing: linear in the pixels, up to rounding.
     """
-    size = (target.width, target.height)
-    if target.resize == "pad":
-        return np.asarray(_pad(image, size))
-    box = _centred_box(image.size, size, target.crop_share) if target.resize == "crop" else None
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+    place = placement(image.size, target)
+    part = image.resize(place.inner, Image.Resampling.BILINEAR, box=place.seen)
+    if place.inner == (target.width, target.height):
+        return np.asarray(part)
+    canvas = Image.new("RGB", (target.width, target.height), "white")
+    canvas.paste(part, place.corner)
+    return np.asarray(canvas)
 
 
 def _decoded_pixels(image: Image.Image) -> int:
@@ -126,15 +163,6 @@ def _centred_box(source: tuple[int, int], target: tuple[int, int], share: float)
     scale = min(source[0] / target[0], source[1] / target[1]) * share
     left, top = ((s - t * scale) / 2 for s, t in zip(source, target, strict=True))
     return (left, top, source[0] - left, source[1] - top)
-
-
-def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    scale = min(size[0] / image.width, size[1] / image.height)
-    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new("RGB", size, "white")
-    corner = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
-    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), corner)
-    return canvas
 
 
 def _rgb(image: Image.Image) -> Image.Image:

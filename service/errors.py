@@ -16,13 +16,22 @@ ServiceError
 │   ├── ModelRequired
 │   ├── UnknownModel
 │   ├── UnknownVersion
-│   └── UnknownReport
+│   ├── UnknownReport
+│   ├── UnknownImage
+│   ├── UnknownLabel
+│   ├── UnknownLayer
+│   ├── UnknownExplanation
+│   ├── NoPreview
+│   └── ExplanationCancelled
 ├── Unavailable                 the same request may succeed later
 │   ├── Overloaded
 │   ├── Draining
-│   └── DeadlineExceeded
+│   ├── DeadlineExceeded
+│   ├── ExplainerDied
+│   └── StoreUnavailable
 └── Fault                       the server's own failure
     ├── InferenceFailed
+    ├── ExplanationFailed
     └── StartupFailed
 """
 
@@ -129,6 +138,42 @@ class UnknownReport(ClientError):
     code = "unknown_report"
 
 
+class UnknownImage(ClientError):
+    """No picture of that id is kept, or not any more."""
+
+    code = "unknown_image"
+
+
+class UnknownLabel(ClientError):
+    """The version has no class of that label."""
+
+    code = "unknown_label"
+
+
+class UnknownLayer(ClientError):
+    """The version has no such layer, or the layer has not what is asked of it."""
+
+    code = "unknown_layer"
+
+
+class UnknownExplanation(ClientError):
+    """No explanation of that id is kept, or not any more."""
+
+    code = "unknown_explanation"
+
+
+class NoPreview(ClientError):
+    """The explanation has not come far enough for a preview."""
+
+    code = "no_preview"
+
+
+class ExplanationCancelled(ClientError):
+    """The explanation was cancelled, and will have no result."""
+
+    code = "explanation_cancelled"
+
+
 class Unavailable(ServiceError):
     """The same request may succeed later."""
 
@@ -151,6 +196,18 @@ class DeadlineExceeded(Unavailable):
     code = "deadline_exceeded"
 
 
+class ExplainerDied(Unavailable):
+    """The process that explains died before it had an answer."""
+
+    code = "explainer_died"
+
+
+class StoreUnavailable(Unavailable):
+    """The pictures that the service keeps cannot be read at the moment."""
+
+    code = "store_unavailable"
+
+
 class Fault(ServiceError):
     """The server's own failure."""
 
@@ -159,6 +216,12 @@ class InferenceFailed(Fault):
     """The model failed on the batch that held this picture."""
 
     code = "inference_failed"
+
+
+class ExplanationFailed(Fault):
+    """The explanation failed."""
+
+    code = "explanation_failed"
 
 
 class StartupFailed(Fault):

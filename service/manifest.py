@@ -68,6 +68,9 @@ class Layer(_Part):
     type: str = Field(description="Keras' class name, such as Conv2D.")
     shape: list[int] = Field(description="The output's shape without the batch axis.")
     parameters: int = Field(ge=0)
+    inputs: list[str] | None = Field(
+        default=None, description="Names of the layers that it takes, of those listed; null: the one before."
+    )
 
 
 class ClassFigures(_Part):
@@ -122,7 +125,7 @@ EXAMPLE: dict[str, JsonValue] = {
     "attribution": "Trained on photographs of our own.",
     "labels": ["cat", "dog"],
     "input": {"height": 20, "width": 20, "resize": "crop"},
-    "layers": [{"name": "conv_1", "type": "Conv2D", "shape": [20, 20, 32], "parameters": 896}],
+    "layers": [{"name": "conv_1", "type": "Conv2D", "shape": [20, 20, 32], "parameters": 896, "inputs": []}],
     "gradcam_layer": "conv_1",
     "recognition_threshold": 3.2,
     "parameters": 26514,
@@ -193,6 +196,11 @@ class Manifest(_Part):
             raise ValueError("expected saved_model.pb among the files")
         if self.gradcam_layer not in {layer.name for layer in self.layers}:
             raise ValueError(f"gradcam_layer {self.gradcam_layer!r} is none of the layers")
+        before: set[str] = set()
+        for layer in self.layers:
+            if unknown := [name for name in layer.inputs or () if name not in before]:
+                raise ValueError(f"inputs of the layer {layer.name!r}: {unknown[0]!r} is none of the layers before it")
+            before.add(layer.name)
         if any(len(row) != len(self.labels) for row in self.probe.probabilities):
             raise ValueError(f"expected a probe of {len(self.labels)} probabilities a picture")
         return self

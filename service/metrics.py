@@ -20,6 +20,8 @@ from service import __version__
 
 # Geometric: a small CNN answers in a millisecond, a large one on a busy machine in seconds.
 SECONDS = tuple(0.0005 * 2**power for power in range(16))
+EXPLANATION_SECONDS = tuple(0.05 * 2**power for power in range(14))
+SAMPLES = tuple(2**power for power in range(4, 15))
 BATCH_SIZES = tuple(2**power for power in range(9))
 
 
@@ -72,6 +74,64 @@ class Metrics:
             ["code"],
             registry=self.registry,
         )
+        self.images_stored = Counter("sichtbar_images_stored", "Pictures written to the store.", registry=self.registry)
+        self.images_not_stored = Counter(
+            "sichtbar_images_not_stored",
+            "Pictures classified, but not kept as they should have been, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.images_removed = Counter(
+            "sichtbar_images_removed",
+            "Pictures that this process removed from the folder: expired, to make room, or abandoned half written.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.image_lookups = Counter(
+            "sichtbar_image_lookups",
+            "Pictures asked for by id: found, unknown, or the store was unavailable.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.image_bytes = Gauge(
+            "sichtbar_image_bytes",
+            "Bytes of pictures in the folder, as this process counts them; those of others at every sweep.",
+            registry=self.registry,
+        )
+        self.explanations = Counter(
+            "sichtbar_explanations",
+            "Explanations computed, by outcome: done, failed or cancelled.",
+            ["method", "model", "version", "outcome"],
+            registry=self.registry,
+        )
+        self.explanation_seconds = Histogram(
+            "sichtbar_explanation_seconds",
+            "Seconds that an explanation took, without its wait for a turn.",
+            ["method", "model", "version"],
+            buckets=EXPLANATION_SECONDS,
+            registry=self.registry,
+        )
+        self.explanation_samples = Histogram(
+            "sichtbar_explanation_samples",
+            "Perturbed pictures that one LIME explanation asked the model about.",
+            ["model", "version"],
+            buckets=SAMPLES,
+            registry=self.registry,
+        )
+        self.explanation_jobs = Gauge(
+            "sichtbar_explanation_jobs", "Explanations queued, and running.", ["state"], registry=self.registry
+        )
+        self.explanation_cache = Counter(
+            "sichtbar_explanation_cache",
+            "Explanations and drawings looked up among those computed before: hit or miss.",
+            ["kind", "result"],
+            registry=self.registry,
+        )
+        self.explainer_restarts = Counter(
+            "sichtbar_explainer_restarts",
+            "Times that the process that explains was started anew.",
+            registry=self.registry,
+        )
         self.version_state = Gauge(
             "sichtbar_model_version_state",
             "1 for the state of a version on disk: available or failed.",
@@ -83,6 +143,11 @@ class Metrics:
     def watch_queue(self, model: str, version: str, waiting: Callable[[], int]) -> None:
         """Read the queue's length when it is scraped."""
         self.queue_length.labels(model, version).set_function(waiting)
+
+    def watch_explanations(self, count: Callable[[bool], int]) -> None:
+        """Count those under way when they are scraped: `count(running)`."""
+        self.explanation_jobs.labels("queued").set_function(lambda: count(False))
+        self.explanation_jobs.labels("running").set_function(lambda: count(True))
 
     def exposition(self) -> bytes:
         """Prometheus' text format."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -35,6 +37,11 @@ class Version:
     manifest: Manifest
     engine: str
     batcher: Batcher[NDArray[np.uint8], Outputs]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides what it answers: its manifest, which has the sha256 of every file."""
+        return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Repository:
     async def __aexit__(self, *exc_info: object) -> None:
         """Let every version finish what it accepted, until the deadline of `drain_within`."""
         left = self._settings.drain_seconds if self._deadline is None else max(0.0, self._deadline - monotonic())
-        await asyncio.gather(*(version.batcher.close(left) for version in self._all()))
+        await asyncio.gather(*(version.batcher.close(left) for version in self.versions))
 
     def drain_within(self, seconds: float) -> None:
         """Say when all must be over."""
@@ -92,10 +99,14 @@ class Repository:
         return sorted({state.model for state in self._states})
 
     @property
+    def versions(self) -> list[Version]:
+        """Every loaded version."""
+        return [version for model in self._versions.values() for version in model.values()]
+
+    @property
     def alive(self) -> bool:
         """Whether every loaded version takes pictures."""
-        versions = self._all()
-        return bool(versions) and all(version.batcher.alive for version in versions)
+        return bool(self.versions) and all(version.batcher.alive for version in self.versions)
 
     def states(self, model: str) -> list[VersionState]:
         """What became of each of the model's versions, lowest first.
@@ -129,9 +140,6 @@ class Repository:
                 f"expected version {', '.join(map(str, sorted(versions)))} of {name}, got {version}{why}"
             )
         return versions[version]
-
-    def _all(self) -> list[Version]:
-        return [version for model in self._versions.values() for version in model.values()]
 
     def _default_model(self) -> str:
         if self._settings.default_model is not None:
@@ -192,6 +200,32 @@ def version_folders(models: Path) -> list[Path]:
     if not folders:
         raise StartupFailed(f"no valid model under {models}: expected <model>/<version>/manifest.json, found none")
     return sorted(folders, key=lambda folder: (folder.parent.name, int(folder.name)))
+
+
+def find_version(settings: Settings, model: str | None, version: int | None) -> tuple[Manifest, Path]:
+    """A version and its folder, without loading it: of the default model, and the highest, unless named.
+
+    Raises:
+        StartupFailed: there are no models, or the version's files are not what its manifest promises.
+        ModelRequired, UnknownModel, UnknownVersion: see `Repository.find`.
+    """
+    folders = version_folders(settings.models)
+    names = sorted({folder.parent.name for folder in folders})
+    name = model or settings.default_model or (names[0] if len(names) == 1 else None)
+    if name is None:
+        raise ModelRequired(f"expected one of {', '.join(names)}; got none")
+    numbers = {int(folder.name): folder for folder in folders if folder.parent.name == name}
+    if not numbers:
+        raise UnknownModel(f"expected one of {', '.join(names)}, got {name!r}")
+    found = numbers.get(max(numbers) if version is None else version)
+    if found is None:
+        raise UnknownVersion(f"expected version {', '.join(map(str, numbers))} of {name}, got {version}")
+    try:
+        manifest = read_manifest(found)
+        verify_files(found, manifest)
+    except InvalidVersion as invalid:
+        raise StartupFailed(f"{found}: {invalid}") from None
+    return manifest, found.absolute()
 
 
 def _is_version(folder: Path) -> bool:

@@ -62,6 +62,41 @@ class Settings(BaseSettings):
         default=0.0,
         description="Seconds to go on serving after SIGTERM, not ready, until balancers have noticed.",
     )
+    store: str | None = Field(
+        default=None,
+        description="Where pictures are kept by id: a folder, `redis://...` for several hosts, or `none`; unset, "
+        "`sichtbar-<user id>` in the system's temporary folder.",
+    )
+    store_max_bytes: PositiveInt = Field(
+        default=2**30, description="Bytes of pictures kept in the folder, the least recently used removed first."
+    )
+    store_max_seconds: PositiveInt = Field(
+        default=86_400, description="Seconds that a picture is kept after its last use."
+    )
+    max_explanations: PositiveInt = Field(
+        default=16, description="Explanations that may be queued or running; one more gets 503."
+    )
+    explain_wait: Seconds = Field(
+        default=20.0,
+        description="Seconds that `/explain` waits for an explanation, unless asked otherwise; then it answers 202.",
+    )
+    explain_timeout: Seconds = Field(
+        default=600.0, gt=0, description="Seconds that one explanation may take, from its turn on."
+    )
+    explain_keep_seconds: PositiveInt = Field(
+        default=86_400, description="Seconds that explanations, and what is known of their jobs, are kept."
+    )
+    explain_max_bytes: PositiveInt = Field(
+        default=256 * 2**20,
+        description="Bytes of explanations and drawings kept beside pictures, the least recently used removed first.",
+    )
+    explain_preload: bool = Field(
+        default=True,
+        description="Whether models are loaded for explanations once the service is ready, not when asked.",
+    )
+    explain_nice: int = Field(
+        default=10, ge=0, le=19, description="Niceness of the process that explains; predictions go before it."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged; at `info` each request is a line."
     )

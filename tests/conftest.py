@@ -22,6 +22,7 @@ from service.app import create_app
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
+KEPT = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS", "SICHTBAR_STORE", "SICHTBAR_EXPLAIN_PRELOAD"}
 SHAPES = ("circle", "square", "stripes")
 
 
@@ -61,8 +62,18 @@ async def until(condition: Callable[[], object]) -> None:
 @pytest.fixture(autouse=True)
 def _clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(PREFIX) and name not in {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS"}:
+        if name.startswith(PREFIX) and name not in KEPT:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where a test's own pictures are kept, also by the programs that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SICHTBAR_STORE", str(tmp_path_factory.mktemp("store") / "images"))
+        # Most tests explain nothing.
+        patch.setenv("SICHTBAR_EXPLAIN_PRELOAD", "false")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -57,17 +58,42 @@ def test_shown_answers_are_the_service_s(bundled: httpx.Client, name: str) -> No
 @pytest.mark.parametrize(
     "command", re.findall(r"^(?:curl|echo .*curl) .*$", README, re.MULTILINE), ids=lambda c: c[:50]
 )
-def test_every_curl_of_the_readme_works(bundled: httpx.Client, command: str) -> None:
+def test_every_curl_of_the_readme_works(bundled: httpx.Client, command: str, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "README.md").symlink_to(documents.README)
+    # The picture whose id the README shows.
+    bundled.post("/predict", files={"file": (ROOT / "examples" / "lemon.png").read_bytes()})
     here = command.replace("http://127.0.0.1:8000", str(bundled.base_url).rstrip("/"))
-    finished = subprocess.run(["bash", "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    finished = subprocess.run(
+        ["bash", "-c", here], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    if written := re.search(r"-o (\S+)", here):
+        content = (tmp_path / written[1]).read_bytes()
+        assert content.startswith(b"<svg" if written[1].endswith(".svg") else b"\x89PNG"), content[:500]
+        return
     answer = json.loads(finished.stdout)
     if "README.md" in command:
         assert answer["status"] == 415
+    elif "/walk" in command:
+        assert [layer["name"] for layer in answer["layers"]][-1] == "logits"
+    elif "/explanations" in command:
+        assert answer["state"] in ("queued", "running")
+        bundled.delete(answer["links"]["self"])
+    elif "/explain" in command:
+        assert answer["label"] == "Apricot"
+        assert answer["superpixels"]
     else:
         names = re.findall(r"examples/(\w+)\.png", command)
         assert len(answer["images"]) == len(names)
         for image, name in zip(answer["images"], names, strict=True):
             assert name in [prediction["label"].lower() for prediction in image["predictions"][:2]]
+
+
+def test_the_picture_that_the_readme_links_to_is_the_lemon(bundled: httpx.Client) -> None:
+    (path,) = re.findall(r"<http://127\.0\.0\.1:8000(/images/\w+)>", README)
+    lemon = (ROOT / "examples" / "lemon.png").read_bytes()
+    bundled.post("/predict", files={"file": lemon})
+    assert bundled.get(path).content == lemon
 
 
 @pytest.mark.parametrize(("model", "places"), [("fruit_cnn", 1), ("fruit_vgg16", 2)])
@@ -83,7 +109,7 @@ def test_every_example_picture_gets_its_true_answer(bundled: httpx.Client, model
 
 def test_every_call_of_the_readme_s_table_is_there(bundled: httpx.Client) -> None:
     paths = bundled.get("/openapi.json").json()["paths"]
-    listed = {(method.lower(), path) for method, path in re.findall(r"`(GET|POST) (/[^`?]*)", README)}
+    listed = {(method.lower(), path) for method, path in re.findall(r"`(GET|POST|DELETE) (/[^`?]*)", README)}
     assert listed - {("get", "/docs"), ("get", "/openapi.json")} == {
         (m, path) for path, calls in paths.items() for m in calls
     }

@@ -35,6 +35,9 @@ def main() -> None:
 LIBRARIES = ("tensorflow", "sklearn", "scipy", "matplotlib", "jinja2", "tensorboard", "h5py")
 
 # Options that several commands share.
+ModelArgument = Annotated[
+    Path, typer.Argument(help="A published version, models/<name>/<version>.", metavar="MODEL_DIR")
+]
 RecipeArgument = Annotated[
     str, typer.Argument(help=f"A TOML file, or a bundled recipe: {', '.join(bundled_recipes())}.", metavar="RECIPE")
 ]
@@ -89,6 +92,9 @@ def fit(
         bool,
         typer.Option(help="Show the worst mistakes' pictures in the report, which is published with the version."),
     ] = True,
+    maximise: Annotated[
+        bool, typer.Option(help="Show in the report what its filters look for: up to three minutes for a VGG16.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train a network on a folder of pictures and publish it as the next version of its model."""
@@ -112,6 +118,7 @@ def fit(
                 resume=resume,
                 version=version,
                 report_pictures=report_pictures,
+                filters=maximise,
                 progress=progress,
             )
     if as_json:
@@ -139,9 +146,7 @@ def fit(
     )
 )
 def evaluate(
-    model_dir: Annotated[
-        Path, typer.Argument(help="A published version, models/<name>/<version>.", metavar="MODEL_DIR")
-    ],
+    model_dir: ModelArgument,
     data: Annotated[
         Path, typer.Option(help="Folder of class folders, named as the version's labels; or of Test with them in it.")
     ],
@@ -149,9 +154,7 @@ def evaluate(
         Path | None, typer.Option(help="Where to write the report.", show_default="report-<name>-<version>")
     ] = None,
     negatives: Annotated[Path | None, typer.Option(help="Folder of pictures of no class, at any depth.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report as one JSON object, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a published version on a folder of pictures and write a report."""
     with _errors_in_one_line():
@@ -197,9 +200,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Where to write the page.", show_default="comparison-<name>-<version>-...")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the comparison as one JSON object, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show two published versions the same pictures and tell which is better, and how surely."""
     with _errors_in_one_line():
@@ -296,7 +297,7 @@ def explore(
         typer.Option(help="Where to write explore.html and explore.json.", show_default="./explore-<folder name>"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Chooses the samples.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Understand a folder of pictures before training: classes, sizes, duplicates, what is broken."""
     with _errors_in_one_line():
@@ -318,6 +319,88 @@ def explore(
     else:
         show_exploration(Console(), explored.facts)
         _tell_page(page)
+
+
+@app.command(
+    epilog="\n\n".join(
+        (
+            "[bold]Examples[/bold]",
+            "python -m training maximise models/fruit_vgg16/1",
+            "python -m training maximise models/fruit_vgg16/1 --layers block4_conv3,logits --channels 32",
+            "python -m training maximise models/resnet50/1 --channels 4 --steps 32 --publish",
+        )
+    )
+)
+def maximise(
+    model_dir: ModelArgument,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas between.", show_default="five convolutions from first to last, and classes"
+        ),
+    ] = None,
+    channels: Annotated[int, typer.Option(min=1, help="A layer, spread evenly.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Of gradient ascent.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the noise that pictures begin as.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the page.", show_default="filters-<name>-<version>")
+    ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Show them in the version's own report instead, and renew its manifest.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a version's filters look for: pictures made from noise that their channels answer to most."""
+    if publish and out:
+        raise typer.BadParameter("expected --out or --publish, found both")
+    with _errors_in_one_line():
+        _require_libraries()
+        from training.bars import Bars
+
+        with Bars(Console(stderr=True)) as bars:
+            bars.begin("loading the version", None)
+            from training.filter_report import PAGE, publish_filters, write_filters
+            from training.maximise import choose
+            from training.maximise import maximise as run
+            from training.pages import make_folder
+            from training.versions import load_version
+
+            version = load_version(model_dir)
+            manifest = version.manifest
+            names = None if layers is None else [name.strip() for name in layers.split(",")]
+            chosen = choose(manifest.layers, manifest.labels, names=names, channels=channels)
+            folder = (
+                version.folder / "report" if publish else out or Path(f"filters-{manifest.name}-{manifest.version}")
+            )
+            if not publish:
+                make_folder(folder)
+            found = run(
+                version.folder,
+                chosen,
+                steps=steps,
+                seed=seed,
+                begin=lambda layer, steps: bars.begin(f"maximising {layer}", steps, of="steps"),
+                done=bars.advance,
+            )
+            bars.begin("writing the page", None)
+            if publish:
+                publish_filters(version, found, steps=steps, seed=seed)
+            else:
+                write_filters(folder, version.name, found, steps=steps, seed=seed)
+    if as_json:
+        layer_list = [
+            {
+                "layer": one.chosen.layer,
+                "channels": one.chosen.channels,
+                "labels": one.chosen.labels,
+                "before": one.before.tolist(),
+                "after": one.after.tolist(),
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps({"page": str(folder / PAGE), "steps": steps, "seed": seed, "layers": layer_list}))
+    else:
+        _tell_page(folder / PAGE)
 
 
 class Collection(str, Enum):
@@ -345,7 +428,7 @@ def download(
     any_release: Annotated[
         bool, typer.Option("--any-release", help="Keep also pictures that the bundled models were not trained on.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Download pictures to train on, checked against the digest of those that the bundled models saw."""
     with _errors_in_one_line():

@@ -46,14 +46,14 @@ class Bars:
             self.finish()
         self._bars.stop()
 
-    def begin(self, what: str, total: int | None, *, as_line: bool = True) -> None:
-        """Finish the bar that runs and start the next; no `total` of pictures is known for some.
+    def begin(self, what: str, total: int | None, *, of: str = "pictures", as_line: bool = True) -> None:
+        """Finish the bar that runs and start the next; no `total` of pictures, or of what it is, is known for some.
 
         Without a terminal it is a line, unless `as_line` is false.
         """
         self.finish()
         if as_line and not self._console.is_terminal:
-            line = what if total is None else f"{what}: {total:,} pictures"
+            line = what if total is None else f"{what}: {total:,} {of}"
             self._console.print(escape(line), highlight=False, soft_wrap=True)
         self._current = self._bars.add_task(what, total=total, figures="")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class _Part(BaseModel):
 class Side(_Part):
     """One of the two versions."""
 
-    name: str = Field(description="Such as fruit_cnn/1.")
+    name: str = Field(description="Such as fruit_cnn/1, or old/fruit_cnn/1 where both are version 1.")
     accuracy: float = Field(ge=0, le=1)
     right: int = Field(ge=0)
     parameters: int
@@ -133,11 +134,12 @@ def compare(first: Version, second: Version, data: Path, folder: Path, bars: Bar
         TrainingError: `folder` cannot be written.
     """
     make_folder(folder)
+    names = _names(first, second)
     shared = [label for label in first.manifest.labels if label in second.manifest.labels]
     trials = [_try(version, data, shared, other, bars) for version, other in ((first, second), (second, first))]
     speeds = _time([(trial.version.serve, trial.images) for trial in trials], bars)
     bars.begin("writing the page", None)
-    comparison = _compared(trials[0], trials[1], speeds, shared)
+    comparison = _compared(trials[0], trials[1], names, speeds, shared)
     _write(folder, comparison, trials)
     return comparison
 
@@ -220,14 +222,24 @@ def _time(sides: Sequence[tuple[Serve, NDArray[np.uint8]]], bars: Bars) -> list[
     return speeds
 
 
-def _compared(first: _Trial, second: _Trial, speeds: Sequence[dict[int, float]], shared: list[str]) -> Comparison:
+def _names(first: Version, second: Version) -> tuple[str, str]:
+    """Their names; where these are the same, their folders, from where their paths part."""
+    if first.name != second.name or first.folder == second.folder:
+        return first.name, second.name
+    above = os.path.commonpath([first.folder, second.folder])
+    return first.folder.relative_to(above).as_posix(), second.folder.relative_to(above).as_posix()
+
+
+def _compared(
+    first: _Trial, second: _Trial, names: tuple[str, str], speeds: Sequence[dict[int, float]], shared: list[str]
+) -> Comparison:
     only_first, only_second = first.right & ~second.right, second.right & ~first.right
     counts = int(only_first.sum()), int(only_second.sum())
     known = (first.version.manifest.labels, second.version.manifest.labels)
     labels = np.array([first.version.manifest.labels[number] for number in first.classes])
     return Comparison(
-        first=_side(first, speeds[0]),
-        second=_side(second, speeds[1]),
+        first=_side(first, names[0], speeds[0]),
+        second=_side(second, names[1], speeds[1]),
         pictures=len(first.names),
         digest=first.digest,
         labels=shared,
@@ -250,10 +262,10 @@ def _compared(first: _Trial, second: _Trial, speeds: Sequence[dict[int, float]],
     )
 
 
-def _side(trial: _Trial, milliseconds: dict[int, float]) -> Side:
+def _side(trial: _Trial, name: str, milliseconds: dict[int, float]) -> Side:
     files = (path for path in trial.version.folder.rglob("*") if path.is_file())
     return Side(
-        name=trial.version.name,
+        name=name,
         accuracy=float(trial.right.mean()),
         right=int(trial.right.sum()),
         parameters=trial.version.manifest.parameters,

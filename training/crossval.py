@@ -186,6 +186,8 @@ def _accuracies(estimate: Estimate) -> list[float]:
 
 def _read(recipe: Recipe, folder: Path, progress: Progress) -> tuple[list[str], Split, str]:
     listing = list_pictures(folder, test_fraction=recipe.data.test_fraction, seed=recipe.fitting.seed)
+    for warning in listing.warnings:
+        progress.note(warning)
     listed = listing.training if listing.has_test_folder else sorted(listing.training + listing.test)
     progress.reading(len(listed))
     gathered = gather(folder, listed, recipe.input, progress.read_one)

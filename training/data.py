@@ -9,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +51,13 @@ class Listing:
     """How test pictures were chosen, in words."""
     has_test_folder: bool
     """Whether they lie apart; if not, they were chosen here."""
+    empty: list[str] = field(default_factory=list)
+    """Folders, relative to the folder, that would be classes if they held a picture."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person may not have meant."""
+        return [f"{name} holds no picture: it is no class" for name in self.empty]
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,13 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
         missing = set(labels) - {picture.label for picture in pictures}
         if missing:
             raise DataError(f"{folder}: no {name} pictures of {', '.join(sorted(missing))}; each class needs both")
-    return Listing(folder, labels, training, test, split, has_test_folder=test_folder is not None)
+    empty = [
+        child.relative_to(folder).as_posix()
+        for parent in ([training_folder, test_folder] if training_folder and test_folder else [folder])
+        for child in subfolders(parent)
+        if child.name not in labels
+    ]
+    return Listing(folder, labels, training, test, split, has_test_folder=test_folder is not None, empty=empty)
 
 
 def hold_out(pictures: Sequence[Picture], fraction: float, seed: int) -> tuple[list[Picture], list[Picture]]:

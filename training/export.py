@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import keras
@@ -35,16 +36,28 @@ def save(network: Network, folder: Path, temperature: float = 1.0) -> None:
 
 def visible_layers(network: Network) -> list[Layer]:
     """The layers that the `activations` signature gives, from picture to logits."""
+    visible = [layer for layer in network.model.layers if not isinstance(layer, INVISIBLE)]
     return [
         Layer(
             name=layer.name,
             type=type(layer).__name__,
             shape=list(layer.output.shape[1:]),
             parameters=layer.count_params(),
+            inputs=list(dict.fromkeys(_sources(layer.output, set(visible)))),
         )
-        for layer in network.model.layers
-        if not isinstance(layer, INVISIBLE)
+        for layer in visible
     ]
+
+
+def _sources(output: keras.KerasTensor, visible: Collection[keras.layers.Layer]) -> Iterator[str]:
+    """Names of the nearest layers before the operation that gave `output`, past whatever is not visible."""
+    history = output._keras_history
+    for tensor in history.operation._inbound_nodes[history.node_index].input_tensors:
+        operation = tensor._keras_history.operation
+        if operation in visible:
+            yield operation.name
+        else:
+            yield from _sources(tensor, visible)
 
 
 def verify(network: Network, folder: Path, images: NDArray[np.uint8], temperature: float = 1.0) -> None:

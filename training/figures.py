@@ -8,12 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from training.calibration import Bin, Floats, Integers
 from training.history import Epoch
 
 GREEN, GREY, RED, BLUE = "#2f7d4f", "#8a8f98", "#c0392b", "#2b6cb0"
+# In inches.
+SHEET_COLUMNS, SHEET_WIDTH = 8, 10.0
 
 
 def learning_curves(history: Sequence[Epoch]) -> Figure:
@@ -162,6 +166,22 @@ def class_changes(
     axes.grid(axis="x", color="#e4e6ea", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
+def sheet(pictures: NDArray[np.uint8], titles: Sequence[str]) -> Figure:
+    """Pictures [C, H, W, 3] in rows of `SHEET_COLUMNS`, a title above each; their pixels stay squares."""
+    rows = -(-len(pictures) // SHEET_COLUMNS)
+    height, width = pictures.shape[1:3]
+    cell = SHEET_WIDTH / SHEET_COLUMNS
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=(SHEET_WIDTH, rows * (cell * height / width + 0.25)), layout=tight)
+    panels = figure.subplots(rows, SHEET_COLUMNS, squeeze=False)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for axes, picture, title in zip(panels.flat, pictures, titles, strict=False):
+        axes.imshow(picture, interpolation="nearest" if max(height, width) <= 64 else "antialiased")
+        axes.set_title(title if len(title) <= 18 else title[:17] + "…", fontsize=8, pad=2, parse_math=False)
     return figure
 
 

@@ -22,6 +22,7 @@ from training.devices import Precision, devices
 from training.evaluate import answer
 from training.events import Progress
 from training.judge import Judgement
+from training.maximise import GLANCE_STEPS, Maximised, glance, maximise
 from training.networks import Network, build_network
 from training.publish import numbered, publish, refuse_taken, staging_folder
 from training.recipe import Recipe
@@ -54,6 +55,7 @@ def fit(
     resume: bool = False,
     version: int | None = None,
     report_pictures: bool = True,
+    filters: bool = True,
     progress: Progress | None = None,
 ) -> Published:
     """Train as the recipe says and publish the result under `models`.
@@ -61,7 +63,8 @@ def fit(
     The same recipe, seed, pictures, versions of the libraries and machine give the same weights. `runs` keeps what a
     killed run needs to go on with `resume`, what is costly to compute again, and TensorBoard's logs; `weights` is a
     file to take instead of downloading the backbone's; `backgrounds` holds photographs for the recipe's augmentation.
-    `report_pictures` lets the report, which is published with the version, show pictures of the data set.
+    `report_pictures` lets the report, which is published with the version, show pictures of the data set, and `filters`
+    what the network's channels look for: seconds of work for a small network, minutes for a large one.
 
     Raises:
         RecipeError: the recipe's network cannot be built.
@@ -77,6 +80,8 @@ def fit(
     if version:
         refuse_taken(models, recipe.name, version)
     listing = list_pictures(data_folder, test_fraction=recipe.data.test_fraction, seed=recipe.fitting.seed)
+    for warning in listing.warnings:
+        progress.note(warning)
     scenery = Scenery.of(backgrounds)
     # Opened now: what cannot be written must not be found out after hours of training.
     with staging_folder(models, recipe.name) as staged:
@@ -103,6 +108,8 @@ def fit(
             progress.stage("verifying the export")
             samples = np.concatenate([data.test.images[:3], data.training.images[:3]])
             export.verify(network, staged, samples, judgement.temperature)
+        with clock("maximising"):
+            looked_for = _look(staged, network, data.labels, recipe.fitting.seed, progress) if filters else []
         progress.stage("writing the report")
         graph = load_graph(staged)
         with numbered(models, recipe.name, version) as number:
@@ -114,6 +121,7 @@ def fit(
                 graph.gradcam,
                 history,
                 clock.seconds,
+                filters=looked_for,
                 with_pictures=report_pictures,
             ).metrics
             run.board.figure("confusion matrix", report / CONFUSION, step=len(history))
@@ -139,6 +147,12 @@ def _in_float32(network: Network, recipe: Recipe) -> Network:
             trained.save_own_variables(weights)
             layer.load_own_variables(weights)
     return whole
+
+
+def _look(folder: Path, network: Network, labels: list[str], seed: int, progress: Progress) -> list[Maximised]:
+    chosen = glance(export.visible_layers(network), labels)
+    progress.stage("maximising channels", len(chosen) * GLANCE_STEPS)
+    return maximise(folder, chosen, steps=GLANCE_STEPS, seed=seed, done=lambda: progress.advance(1))
 
 
 def _manifest(

@@ -14,6 +14,7 @@ from training.calibration import fit_temperature, softmax
 from training.data import DataSet
 from training.evaluate import Answers
 from training.history import Epoch
+from training.maximise import Maximised
 from training.recipe import Recipe
 from training.report import Composed, Findings, Report, write_report
 from training.train import NONE_OF_THE_CLASSES, Examples
@@ -72,6 +73,7 @@ class Judgement:
         history: Sequence[Epoch],
         seconds: Mapping[str, float],
         *,
+        filters: Sequence[Maximised] = (),
         with_pictures: bool,
     ) -> Report:
         """Write the report of the test pictures; without pictures it holds no names of files either."""
@@ -114,6 +116,7 @@ class Judgement:
                 data=facts,
                 recipe=recipe.model_dump(mode="json", exclude={"card"}),
                 limitations=recipe.card.limitations,
+                filters=filters,
                 with_pictures=with_pictures,
             ),
         )

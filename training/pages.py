@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from training.errors import TrainingError
 
 DPI = 100
+JPEG_QUALITY = 88
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("training"),
@@ -28,8 +29,11 @@ def write_page(path: Path, template: str, **values: object) -> None:
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Save as PNG without the margins; the same figure gives the same bytes."""
-    figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    """Save as PNG, or as JPEG where it is named .jpg, without the margins; the same figure gives the same bytes."""
+    if path.suffix == ".jpg":
+        figure.savefig(path, dpi=DPI, bbox_inches="tight", pil_kwargs={"quality": JPEG_QUALITY})
+    else:
+        figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
 
 
 def make_folder(folder: Path) -> None:

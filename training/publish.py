@@ -6,15 +6,16 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.manifest import MANIFEST, Manifest
+from service.manifest import MANIFEST, Manifest, hash_files, read_manifest
 from training.errors import PublishError
 
 # No version's folder starts with a dot: neither the service nor TensorFlow Serving looks inside.
 STAGING = ".publishing-"
+REPORT = "report"
 
 
 @contextmanager
@@ -100,8 +101,7 @@ def publish(staged: Path, manifest: Manifest, models: Path) -> Path:
         PublishError: the version is there already; it is left as it was.
     """
     destination = models / manifest.name / str(manifest.version)
-    (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    staged.chmod(0o755)
+    _write_manifest(staged, manifest)
     # A rename replaces an empty folder silently, and a folder with files not at all.
     refuse_taken(models, manifest.name, manifest.version)
     try:
@@ -109,3 +109,61 @@ def publish(staged: Path, manifest: Manifest, models: Path) -> Path:
     except OSError as error:
         raise PublishError(f"{destination}: cannot be published: {error.strerror}") from error
     return destination
+
+
+def renew(folder: Path, change: Callable[[Path], None]) -> Manifest:
+    """Let `change` work on the report of a copy of a published version, then put the copy in its place: two renames.
+
+    All but the report is linked, not copied. A version is never there in part: between the two renames, a moment, it
+    is not there at all.
+
+    Raises:
+        PublishError: its folder cannot be written.
+    """
+    manifest = read_manifest(folder)
+    with staging_folder(folder.parent.parent, manifest.name) as staged:
+        try:
+            shutil.copytree(folder, staged, copy_function=_link, ignore=_report_of(folder), dirs_exist_ok=True)
+            if (folder / REPORT).is_dir():
+                shutil.copytree(folder / REPORT, staged / REPORT)
+            change(staged / REPORT)
+            renewed = manifest.model_copy(update={"files": hash_files(staged)})
+            _write_manifest(staged, renewed)
+            _replace(folder, staged)
+        except OSError as error:
+            raise PublishError(f"{folder}: cannot be renewed: {error.strerror}") from error
+    return renewed
+
+
+def _replace(folder: Path, staged: Path) -> None:
+    # No name that `staging_folder` removes: should this process end between the two, nothing is lost.
+    before = folder.with_name(f".before-{folder.name}")
+    # Meanwhile nobody shall take the number for free.
+    with _locked(folder.parent):
+        folder.rename(before)
+        try:
+            staged.rename(folder)
+        except OSError:
+            before.rename(folder)
+            raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _report_of(version: Path) -> Callable[[str, list[str]], list[str]]:
+    return lambda folder, names: [REPORT] if Path(folder) == version and REPORT in names else []
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # A file system without links.
+        shutil.copy2(source, target)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    path = folder / MANIFEST
+    # A renewed version's is a link to that of before.
+    path.unlink(missing_ok=True)
+    path.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    folder.chmod(0o755)

@@ -24,7 +24,9 @@ from training.calibration import (
 )
 from training.evaluate import losses, measure, measure_recognition
 from training.history import Epoch
+from training.maximise import Maximised
 from training.pages import make_folder, write_figure, write_page
+from training.sheets import Sheet, write_sheets
 from training.thumbnails import write_overlay, write_thumbnail
 from training.versions import Gradcam
 
@@ -83,6 +85,8 @@ class Findings:
     """What is known of the pictures, by name: counts, digest, split."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     limitations: str = ""
+    filters: Sequence[Maximised] = ()
+    """What channels look for."""
     with_pictures: bool = True
     """Whether the report may hold pictures of the data set, which pass on with it."""
 
@@ -164,6 +168,7 @@ class Report(_Part):
     data: dict[str, str | int]
     recipe: dict[str, Any]
     limitations: str
+    filters: list[Sheet] = Field(default=[], description="What its filters look for, by layer.")
 
 
 def write_report(folder: Path, findings: Findings) -> Report:
@@ -175,15 +180,23 @@ def write_report(folder: Path, findings: Findings) -> Report:
         TrainingError: the folder cannot be written.
     """
     make_folder(folder)
-    report = _summarise(findings)
+    report = _summarise(findings).model_copy(update={"filters": write_sheets(folder, findings.filters)})
     for name, figure in _figures(findings, report):
         write_figure(folder / name, figure)
     _write_losses(folder, findings, report.losses)
-    (folder / DOCUMENT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    write_page(
-        folder / PAGE, "report.html", report=report, recipe=list(_flat(report.recipe)), small=_is_small(findings)
-    )
+    write_document(folder, report, small=is_small(*findings.images.shape[1:3]))
     return report
+
+
+def write_document(folder: Path, report: Report, *, small: bool) -> None:
+    """Write `report.json` and `index.html`, whose pictures lie beside them; `small` pictures show their pixels."""
+    (folder / DOCUMENT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_page(folder / PAGE, "report.html", report=report, recipe=list(_flat(report.recipe)), small=small)
+
+
+def is_small(height: int, width: int) -> bool:
+    """Whether an input is so small that a page shows its pixels better than a blur."""
+    return max(height, width) <= 64
 
 
 def _summarise(findings: Findings) -> Report:
@@ -328,11 +341,6 @@ def _figures(findings: Findings, report: Report) -> Iterator[tuple[str, Figure]]
         "recognition.png",
         figures.recognition_histogram(findings.recognition, findings.strangers, findings.threshold),
     )
-
-
-def _is_small(findings: Findings) -> bool:
-    """Whether the input is so small that a page shows its pixels better than a blur."""
-    return bool(max(findings.images.shape[1:3]) <= 64)
 
 
 def _flat(value: object, key: str = "") -> Iterator[tuple[str, object]]:

@@ -72,6 +72,8 @@ def train(
     if history:
         progress.note(f"resuming after epoch {history[-1].epoch} of {_epochs(fitting)}")
     else:
+        if resume:
+            progress.note("nothing to resume: beginning with epoch 1")
         checkpoint.forget()
     cuts = _cuts(network, fitting)
     features = Features(network, cuts, cache, progress.stage, progress.advance)

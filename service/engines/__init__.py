@@ -41,8 +41,10 @@ def choose_engine(name: EngineName) -> Literal["openvino", "tensorflow"]:
     return "tensorflow" if sees_gpu() else "openvino"
 
 
-def open_engine(name: Literal["openvino", "tensorflow"], folder: Path, *, threads: int) -> Engine:
+def open_engine(name: Literal["openvino", "tensorflow"], folder: Path, *, threads: int, exact: bool = True) -> Engine:
     """Load the `serving_default` signature of the SavedModel in `folder`.
+
+    Unless `exact`, a CPU may compute in bfloat16, where it has that: in half the time, with three digits.
 
     Each engine's module is imported only when it is used: TensorFlow alone takes seconds and hundreds of megabytes.
     """
@@ -52,7 +54,7 @@ def open_engine(name: Literal["openvino", "tensorflow"], folder: Path, *, thread
         return TensorFlowEngine(folder, threads=threads)
     from service.engines.openvino import OpenVINOEngine
 
-    return OpenVINOEngine(folder, threads=threads)
+    return OpenVINOEngine(folder, threads=threads, exact=exact)
 
 
 def _driver_shows_gpu() -> bool:

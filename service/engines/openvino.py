@@ -21,12 +21,12 @@ class OpenVINOEngine:
 
     name = "openvino"
 
-    def __init__(self, folder: Path, *, threads: int) -> None:
+    def __init__(self, folder: Path, *, threads: int, exact: bool = True) -> None:
         core = ov.Core()
         options: dict[str, str] = {
             "PERFORMANCE_HINT": "LATENCY",
-            # Newer processors would otherwise compute in bfloat16, and answers would depend on the machine.
-            "INFERENCE_PRECISION_HINT": "f32",
+            # Newer processors would choose bfloat16 by themselves, and answers would depend on the machine.
+            "INFERENCE_PRECISION_HINT": "f32" if exact else "bf16",
         }
         if threads:
             options["INFERENCE_NUM_THREADS"] = str(threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Read by TensorFlow's C++ half when it loads: warnings stay, start-up chatter goes.
@@ -26,10 +27,7 @@ class TensorFlowEngine:
     name = "tensorflow"
 
     def __init__(self, folder: Path, *, threads: int) -> None:
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
-        if threads and tf.config.threading.get_intra_op_parallelism_threads() != threads:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        _configure(threads)
         # A signature lives as long as the object that was loaded.
         self._loaded = tf.saved_model.load(str(folder))
         self._serve = self._loaded.signatures["serving_default"]
@@ -38,3 +36,46 @@ class TensorFlowEngine:
         """See `Engine.predict`."""
         outputs = self._serve(images=tf.constant(images))
         return Outputs(*(outputs[name].numpy() for name in Outputs._fields))
+
+
+class TensorFlowInspector:
+    """One SavedModel's other signatures and its weights: what the engines for answers do not show."""
+
+    def __init__(self, folder: Path, *, threads: int) -> None:
+        _configure(threads)
+        self._loaded = tf.saved_model.load(str(folder))
+        self._compute: dict[tuple[str, ...], Callable[[tf.Tensor], dict[str, tf.Tensor]]] = {}
+
+    def gradcam(
+        self, images: NDArray[np.uint8], class_index: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Heat maps float32 [N, h, w], >= 0, and probabilities float32 [N, C].
+
+        `images`: uint8 [N, H, W, 3]; `class_index`: int32 [N].
+        """
+        outputs = self._loaded.signatures["gradcam"](images=tf.constant(images), class_index=tf.constant(class_index))
+        return outputs["heatmap"].numpy(), outputs["probabilities"].numpy()
+
+    def activations(self, images: NDArray[np.uint8], layers: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """What the layers give for uint8 [N, H, W, 3], by name; only what they need is computed."""
+        compute = self._compute.get(tuple(layers))
+        if compute is None:
+            signature = self._loaded.signatures["activations"]
+            compute = tf.function(lambda images: _chosen(signature(images=images), layers))
+            self._compute[tuple(layers)] = compute
+        return {name: tensor.numpy() for name, tensor in compute(tf.constant(images)).items()}
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Every weight, by its name such as `block1_conv1/kernel`."""
+        return {variable.name.split(":")[0]: variable.numpy() for variable in self._loaded.weights}
+
+
+def _chosen(outputs: dict[str, tf.Tensor], names: Sequence[str]) -> dict[str, tf.Tensor]:
+    return {name: outputs[name] for name in names}
+
+
+def _configure(threads: int) -> None:
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if threads and tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)

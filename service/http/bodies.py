@@ -1,19 +1,95 @@
-"""A `/predict` request's body in, picture files out: multipart, raw bytes or JSON."""
+"""A request's body in, picture files out: multipart, raw bytes or JSON; and how that is documented and may fail."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
+import anyio
 from fastapi import Request
 from pydantic import ValidationError
 
+from service import errors
 from service.classifier import Picture
-from service.errors import InvalidRequest, NoImage, UnsupportedMediaType
+from service.errors import BodyTooSlow, InvalidRequest, NoImage, UnsupportedMediaType
 from service.http.multipart import read_form
 from service.http.schemas import PredictBody
 
 FIELD = "file"
+BINARY = {"type": "string", "format": "binary"}
+PREDICT_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "additionalProperties": False,
+                "properties": {FIELD: {"type": "array", "items": BINARY, "minItems": 1}},
+            },
+            "encoding": {FIELD: {"contentType": "image/*"}},
+        },
+        "image/*": {"schema": BINARY},
+        "application/octet-stream": {"schema": BINARY},
+        "application/json": {
+            "schema": PredictBody.model_json_schema(),
+            # A red pixel, as PNG.
+            "example": {
+                "image": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+            },
+        },
+    },
+}
+FORM = PREDICT_BODY["content"]["multipart/form-data"]
+# As `POST /predict`, but for the number of files.
+PICTURE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": PREDICT_BODY["content"]
+    | {
+        "multipart/form-data": FORM
+        | {
+            "schema": FORM["schema"]
+            | {"properties": {FIELD: {"type": "array", "items": BINARY, "minItems": 1, "maxItems": 1}}}
+        }
+    },
+}
+
+IMAGE_ERRORS = (errors.EmptyImage, errors.BrokenImage, errors.UnsupportedImage, errors.ImageTooLarge)
+BODY_ERRORS = (
+    errors.BodyTooSlow,
+    errors.BodyTooLarge,
+    errors.UnsupportedMediaType,
+    errors.NoImage,
+    errors.TooManyImages,
+)
+
+T = TypeVar("T")
+
+
+async def in_time(body: Awaitable[T], seconds: float) -> T:
+    """Await a body, but no longer than so many seconds.
+
+    Raises:
+        BodyTooSlow: it did not arrive in time.
+    """
+    try:
+        with anyio.fail_after(seconds):
+            return await body
+    except TimeoutError:
+        raise BodyTooSlow(f"expected the whole body within {seconds:g} s") from None
+
+
+async def read_picture(request: Request, seconds: float) -> Picture:
+    """Read the body's one picture.
+
+    Raises:
+        BodyTooSlow: it did not arrive within so many seconds.
+        ClientError: see `read_pictures`.
+    """
+    (picture,) = await in_time(read_pictures(request, 1), seconds)
+    return picture
 
 
 async def read_pictures(request: Request, max_images: int) -> list[Picture]:

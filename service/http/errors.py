@@ -32,12 +32,22 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
     errors.UnknownReport: 404,
+    errors.UnknownImage: 404,
+    errors.UnknownLabel: 404,
+    errors.UnknownLayer: 404,
+    errors.UnknownExplanation: 404,
+    errors.NoPreview: 404,
+    errors.ExplanationCancelled: 410,
     errors.Overloaded: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
+    errors.ExplainerDied: 503,
+    errors.StoreUnavailable: 503,
     errors.InferenceFailed: 500,
+    errors.ExplanationFailed: 500,
     errors.StartupFailed: 500,
 }
+KINDS = {kind.code: kind for kind in STATUS}
 RETRY_AFTER_SECONDS = 1
 # What the framework itself refuses.
 FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -80,7 +90,17 @@ def service_problem(error: errors.ServiceError) -> ProblemResponse:
     if isinstance(error, (errors.BodyTooLarge, errors.BodyTooSlow, errors.Draining)):
         # The rest of the body is not read.
         headers["connection"] = "close"
-    return ProblemResponse(_described(type(error), str(error)), headers)
+    return ProblemResponse(problem_of(error), headers)
+
+
+def failed(code: str, detail: str) -> errors.ServiceError:
+    """An expected failure that was written down, again."""
+    return KINDS.get(code, errors.ExplanationFailed)(detail)
+
+
+def problem_of(error: errors.ServiceError) -> Problem:
+    """What is told of an expected failure."""
+    return _described(type(error), str(error))
 
 
 def responses(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, Any]]:

@@ -11,12 +11,14 @@ from service.http.schemas import Health
 router = APIRouter()
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Whether the process answers")
 async def live() -> Health:
     """Always, while the event loop turns; restart the container when it does not."""
     return Health(status="live")
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get(
     "/health/ready",
     summary="Whether to send pictures here",
@@ -29,6 +31,7 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     summary="Prometheus' metrics",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -13,7 +12,7 @@ from starlette.types import Scope
 
 from service import errors
 from service.classifier import Classifier
-from service.http.bodies import FIELD, read_pictures
+from service.http.bodies import PREDICT_BODY, in_time, read_pictures
 from service.http.errors import responses
 from service.http.schemas import (
     ImageAnswer,
@@ -21,38 +20,12 @@ from service.http.schemas import (
     ModelSummary,
     NoQuery,
     PredictAnswer,
-    PredictBody,
     PredictQuery,
     VersionCard,
     VersionSummary,
 )
 
 router = APIRouter()
-
-BINARY = {"type": "string", "format": "binary"}
-PREDICT_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [FIELD],
-                "additionalProperties": False,
-                "properties": {FIELD: {"type": "array", "items": BINARY, "minItems": 1}},
-            },
-            "encoding": {FIELD: {"contentType": "image/*"}},
-        },
-        "image/*": {"schema": BINARY},
-        "application/octet-stream": {"schema": BINARY},
-        "application/json": {
-            "schema": PredictBody.model_json_schema(),
-            # A red pixel, as PNG.
-            "example": {
-                "image": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
-            },
-        },
-    },
-}
 
 
 async def _classifier(request: Request) -> Classifier:
@@ -114,14 +87,12 @@ class PredictRoute(Route):
 async def predict(request: Request, query: Annotated[PredictQuery, Query()], service: Service) -> Response:
     """Send one or several files as `multipart/form-data` in the field `file`, one picture's bytes as `image/*`, or
     `{"image": "<base64>"}` as JSON. One bad picture fails the whole request, and the problem names it.
+
+    Each picture is kept for a while under its `image_id`, for calls that take one instead of a second upload.
     """
     version = service.repository.find(query.model, query.version)
-    try:
-        with anyio.fail_after(service.settings.timeout):
-            pictures = await read_pictures(request, service.settings.max_images)
-    except TimeoutError:
-        raise errors.BodyTooSlow(f"expected the whole body within {service.settings.timeout:g} s") from None
-    classified = await service.classify(pictures, version, query.top_k)
+    pictures = await in_time(read_pictures(request, service.settings.max_images), service.settings.timeout)
+    classified = await service.classify(pictures, version, query.top_k, keep=query.store)
     answer = PredictAnswer(
         model=version.manifest.name,
         version=version.manifest.version,

@@ -7,18 +7,25 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Header, Path, Response
+from fastapi import APIRouter, Path, Response
 from fastapi.responses import RedirectResponse
 
 from service import errors
+from service.http.bodies import BINARY
 from service.http.errors import responses
+from service.http.etags import ETAG, IfNoneMatch, still_holds
 from service.http.native import Nothing, Service
 from service.repository import Version
 
 router = APIRouter()
 
 FOLDER, PAGE = "report", "index.html"
-MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".json": "application/json"}
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+}
 HEADERS = {
     # The page's pictures are beside it and its style is inside; it runs nothing and asks no other host.
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'",
@@ -27,11 +34,7 @@ HEADERS = {
     "cache-control": "no-cache",
 }
 
-IfNoneMatch = Annotated[str | None, Header(description="ETags of what the client has; 304 where one still holds.")]
-
 REFUSALS = (errors.UnknownModel, errors.UnknownVersion, errors.UnknownReport, errors.InvalidRequest)
-ETAG = {"ETag": {"description": "The file's sha256.", "schema": {"type": "string"}}}
-BINARY = {"type": "string", "format": "binary"}
 FOUND: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file.",
@@ -40,6 +43,7 @@ FOUND: dict[int | str, dict[str, Any]] = {
             "text/html": {"schema": {"type": "string"}, "example": "<!doctype html><title>Report</title>"},
             "application/json": {"schema": {}, "example": {}},
             "image/png": {"schema": BINARY},
+            "image/jpeg": {"schema": BINARY},
         },
     },
     304: {"description": "The client's copy is still right.", "headers": ETAG},
@@ -52,6 +56,7 @@ MOVED: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.head("/models/{model}/versions/{version}/report", include_in_schema=False)
 @router.get(
     "/models/{model}/versions/{version}/report",
     summary="One version's report",
@@ -66,6 +71,7 @@ async def report(model: str, version: Annotated[int, Path(ge=1)], query: Nothing
     return RedirectResponse(f"{FOLDER}/", 307)
 
 
+@router.head("/models/{model}/versions/{version}/report/", include_in_schema=False)
 @router.get("/models/{model}/versions/{version}/report/", include_in_schema=False)
 async def page(
     model: str,
@@ -78,6 +84,7 @@ async def page(
     return await _file(service.repository.find(model, version), PAGE, if_none_match)
 
 
+@router.head("/models/{model}/versions/{version}/report/{file}", include_in_schema=False)
 @router.get(
     "/models/{model}/versions/{version}/report/{file}",
     summary="A file of one version's report",
@@ -117,7 +124,7 @@ async def _file(version: Version, name: str, if_none_match: str | None) -> Respo
     digest = _promised(version, name)
     etag = f'"{digest}"'
     headers = {**HEADERS, "etag": etag}
-    if if_none_match and {"*", etag} & {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}:
+    if still_holds(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     path = version.folder / FOLDER / name
     content = await anyio.to_thread.run_sync(_read, path, digest)

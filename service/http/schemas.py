@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.activations import ChannelStatistics, GridPlace
+from service.explain.overlay import MAX_SIDE, MIN_SIDE, Polarity, StyleName
+from service.explain.question import (
+    MAX_SAMPLES,
+    MAX_SUPERPIXELS,
+    MIN_SAMPLES,
+    MIN_SUPERPIXELS,
+    Fill,
+    GradcamExplanation,
+    LimeExplanation,
+    Method,
+)
 from service.manifest import EXAMPLE as MANIFEST_EXAMPLE
-from service.manifest import Manifest
+from service.manifest import Input, Manifest
 
 MODEL_EXAMPLE: dict[str, JsonValue] = {
     "name": "fruit_cnn",
@@ -16,6 +29,11 @@ MODEL_EXAMPLE: dict[str, JsonValue] = {
         {"version": 2, "state": "failed", "reason": "saved_model.pb is missing"},
     ],
 }
+
+
+ImageId = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="A picture's `image_id`, as `POST /predict` answered it.")
+]
 
 
 def _example(value: dict[str, JsonValue]) -> ConfigDict:
@@ -37,6 +55,65 @@ class PredictQuery(_Query):
     model: str | None = Field(default=None, description="A loaded model's name; unset, the default model.")
     version: int | None = Field(default=None, ge=1, description="A loaded version's number; unset, the highest.")
     top_k: int = Field(default=5, ge=1, le=1000, description="How many classes, the most probable first.")
+    store: bool = Field(
+        default=True, description="Whether the pictures are kept for calls that name them by id; false keeps nothing."
+    )
+
+
+class _VersionQuery(_Query):
+    model: str | None = Field(default=None, description="A loaded model's name; unset, the default model.")
+    version: int | None = Field(default=None, ge=1, description="A loaded version's number; unset, the highest.")
+
+
+class ActivationsBodyQuery(_VersionQuery):
+    """What is wanted of one layer, for a picture in the body."""
+
+    layer: str = Field(max_length=200, description="A layer's name, or `input`: the picture as the model sees it.")
+    channel: int | None = Field(default=None, ge=0, description="One channel, from 0; unset, all.")
+    over: bool = Field(default=False, description="As PNG: lay the one channel over the picture, in its place.")
+    format: Literal["png", "json", "npy"] = Field(
+        default="png", description="A picture, statistics a channel, or NumPy's file of the numbers, float32."
+    )
+
+
+class ActivationsQuery(ActivationsBodyQuery):
+    """What is wanted of one layer, for a picture that was sent before."""
+
+    image_id: ImageId
+
+
+class WalkQuery(_VersionQuery):
+    """Which picture goes through which model."""
+
+    image_id: ImageId
+    top_k: int = Field(default=10, ge=1, le=1000, description="How many classes, the most probable first.")
+
+
+class FiltersQuery(_Query):
+    """Which layer's kernels, and how."""
+
+    layer: str = Field(max_length=200, description="The name of a layer that has filters.")
+    version: int | None = Field(default=None, ge=1, description="A loaded version's number; unset, the highest.")
+    channel: int | None = Field(default=None, ge=0, description="One output channel, all its inputs; unset, all.")
+    format: Literal["png", "json", "npy"] = Field(
+        default="png", description="A picture, statistics a channel, or NumPy's file of the numbers, float32."
+    )
+
+
+class GraphQuery(_Query):
+    """Which version's diagram."""
+
+    version: int | None = Field(default=None, ge=1, description="A loaded version's number; unset, the highest.")
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: Literal["about:blank"] = "about:blank"
+    title: str = Field(description="The kind of problem, in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="This problem: what was expected and what came.")
+    code: str = Field(description="The kind of problem, stable: programs may switch on it.")
 
 
 class PredictBody(BaseModel):
@@ -45,6 +122,203 @@ class PredictBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: str = Field(description="The picture file's bytes in base64 (RFC 4648, section 4).")
+
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class ResultQuery(_Query):
+    """How a result is wanted; unset, as it was when the explanation was asked for."""
+
+    format: Literal["png", "json"] | None = Field(default=None, description="A drawing (unset), or its numbers.")
+    style: StyleName | None = Field(default=None, description="Of a drawing: overlay (unset), outline or heatmap.")
+    polarity: Polarity | None = Field(
+        default=None, description="Of LIME's drawing: what speaks for the class (unset), against it, or both."
+    )
+    top_superpixels: int | None = Field(
+        default=None, ge=0, le=MAX_SUPERPIXELS, description="Of LIME's drawing: how many; unset 5, 0 = all."
+    )
+    opacity: Share | None = Field(
+        default=None, description="Of a drawing: 0 the picture alone, 1 the explanation alone; unset 0.7."
+    )
+    size: int | None = Field(
+        default=None,
+        ge=MIN_SIDE,
+        le=MAX_SIDE,
+        description="A drawing's longest side at the most; unset 1024. Smaller pictures are enlarged to 384.",
+    )
+
+
+STORE = Field(
+    default=True, description="Whether a picture in the body, and drawings of it, are kept; false keeps numbers alone."
+)
+
+
+class ExplanationQuery(ResultQuery, _VersionQuery):
+    """A question to a model about a picture, and how its answer is wanted."""
+
+    label: str | None = Field(
+        default=None, max_length=200, description="The class to explain; unset, the one that the model predicts."
+    )
+    method: Method = Field(default="lime", description="LIME, or Grad-CAM.")
+    samples: int | None = Field(
+        default=None,
+        ge=MIN_SAMPLES,
+        le=MAX_SAMPLES,
+        description="Of LIME: perturbed pictures; unset, until it settles.",
+    )
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description="Of LIME's chance; unset, from the picture: the same every time."
+    )
+    superpixels: int | None = Field(
+        default=None,
+        ge=MIN_SUPERPIXELS,
+        le=MAX_SUPERPIXELS,
+        description="Of LIME: about how many; unset, by the picture.",
+    )
+    fill: Fill | None = Field(
+        default=None, description="Of LIME: what stands where a superpixel is taken away; unset, its mean colour."
+    )
+
+
+class JobQuery(ExplanationQuery):
+    """An explanation that comes later, of a kept picture or of the body's."""
+
+    image_id: ImageId | None = None
+    store: bool = STORE
+
+
+class _WaitQuery(ExplanationQuery):
+    wait: float | None = Field(
+        default=None,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds to wait for it before the answer is 202; unset, `SICHTBAR_EXPLAIN_WAIT`.",
+    )
+
+
+class ExplainBodyQuery(_WaitQuery):
+    """An explanation of the body's picture."""
+
+    store: bool = STORE
+
+
+class ExplainQuery(_WaitQuery):
+    """An explanation of a kept picture."""
+
+    image_id: ImageId
+
+
+EXPLANATION_EXAMPLE: dict[str, JsonValue] = {
+    "image_id": "e55d901371482da3e7b130029d19bd89fab155dfed8ac5bf4d95d8f9463f5a7d",
+    "model": "fruit_cnn",
+    "version": 1,
+    "label": "Banana",
+    "class_index": 2,
+    "probability": 0.98,
+    "box": {"left": 0, "top": 0, "right": 1, "bottom": 1},
+}
+
+
+class _About(BaseModel):
+    image_id: str = Field(description="sha256 of the picture file's bytes.")
+    model: str
+    version: int
+    label: str = Field(description="The class that is explained.")
+
+
+class LimeAnswer(_About, LimeExplanation):
+    """LIME's explanation."""
+
+    model_config = _example(
+        EXPLANATION_EXAMPLE
+        | {
+            "method": "lime",
+            "width": 3,
+            "height": 2,
+            "superpixels": [
+                {"weight": 0.8, "pixels": 4, "runs": [0, 2, 1, 2, 1]},
+                {"weight": -0.1, "pixels": 2, "runs": [2, 1, 2, 1]},
+            ],
+            "intercept": 0.27,
+            "r2": 0.91,
+            "samples": 256,
+            "settled": True,
+            "stability": 0.97,
+            "error": 0.01,
+            "seed": 3848115219,
+            "fill": "mean",
+            "deletion": {
+                "removed": [0, 1, 2],
+                "most_first": [0.98, 0.31, 0.27],
+                "least_first": [0.98, 0.99, 0.27],
+                "score": 0.23,
+            },
+        }
+    )
+
+
+class GradcamAnswer(_About, GradcamExplanation):
+    """Grad-CAM's explanation."""
+
+    model_config = _example(
+        EXPLANATION_EXAMPLE | {"method": "gradcam", "layer": "conv2d_3", "heatmap": [[0.1, 0.9], [0.4, 1]]}
+    )
+
+
+class JobProgress(BaseModel):
+    """How far LIME is."""
+
+    done: int = Field(description="Perturbed pictures that the model was asked about.")
+    total: int = Field(description="As many as it may take; it ends earlier where its ranking settles.")
+    r2: float = Field(description="How well the local linear model fits so far.")
+
+
+class JobLinks(BaseModel):
+    """Where to go on; null where there is nothing yet."""
+
+    self: str
+    events: str
+    preview: str | None = Field(default=None, description="A drawing of what the samples so far say.")
+    result: str | None = Field(default=None, description="What `GET /explain` would have answered.")
+
+
+class ExplanationJob(BaseModel):
+    """An explanation that comes later."""
+
+    model_config = _example(
+        {
+            "id": "2f1c8f9d0b7a4c0f8f3c2f5a0d9e7b61",
+            "state": "running",
+            "method": "lime",
+            "image_id": "e55d901371482da3e7b130029d19bd89fab155dfed8ac5bf4d95d8f9463f5a7d",
+            "model": "fruit_vgg16",
+            "version": 1,
+            "created": "2026-01-02T03:04:05.678901Z",
+            "started": "2026-01-02T03:04:05.789012Z",
+            "progress": {"done": 128, "total": 1000, "r2": 0.71},
+            "links": {
+                "self": "/explanations/2f1c8f9d0b7a4c0f8f3c2f5a0d9e7b61",
+                "events": "/explanations/2f1c8f9d0b7a4c0f8f3c2f5a0d9e7b61/events",
+                "preview": "/explanations/2f1c8f9d0b7a4c0f8f3c2f5a0d9e7b61/preview",
+            },
+        }
+    )
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    method: Method
+    image_id: str
+    model: str
+    version: int
+    label: str | None = Field(default=None, description="The class asked for; null: the one that the model predicts.")
+    created: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+    progress: JobProgress | None = None
+    error: Problem | None = Field(default=None, description="Why it failed.")
+    links: JobLinks
 
 
 class Prediction(BaseModel):
@@ -66,7 +340,9 @@ class Seconds(BaseModel):
 class ImageAnswer(BaseModel):
     """What the model says of one picture."""
 
-    image_id: str = Field(description="sha256 of the picture file's bytes.")
+    image_id: str | None = Field(
+        description="Names the picture in other calls while it is kept: the sha256 of its bytes. Null where it is not."
+    )
     name: str | None = Field(default=None, description="The file's name, where the request gave one.")
     predictions: list[Prediction] = Field(description="The most probable first.")
     recognised: bool | None = Field(
@@ -138,19 +414,173 @@ class VersionCard(BaseModel):
     manifest: Manifest
 
 
+class LayerCard(BaseModel):
+    """One layer."""
+
+    name: str
+    type: str = Field(description="Keras' class name, such as Conv2D.")
+    shape: list[int] = Field(description="The output's shape without the batch axis.")
+    parameters: int = Field(ge=0)
+    inputs: list[str] = Field(description="Names of the layers that it takes; none: the picture.")
+    filters: bool = Field(description="Whether its kernels can be shown.")
+
+
+class LayerList(BaseModel):
+    """A version's layers, from picture to answer."""
+
+    model_config = _example(
+        {
+            "model": "fruit_cnn",
+            "version": 1,
+            "input": {"height": 20, "width": 20, "resize": "crop", "crop_share": 1.0},
+            "layers": [
+                {
+                    "name": "conv_1",
+                    "type": "Conv2D",
+                    "shape": [20, 20, 32],
+                    "parameters": 896,
+                    "inputs": ["rescaling"],
+                    "filters": True,
+                }
+            ],
+        }
+    )
+
+    model: str
+    version: int
+    input: Input
+    layers: list[LayerCard]
+
+
+class LayerStatistics(BaseModel):
+    """What a layer gives for one picture, a channel at a time."""
+
+    model_config = _example(
+        {
+            "model": "fruit_cnn",
+            "version": 1,
+            "image_id": "e55d901371482da3e7b130029d19bd89fab155dfed8ac5bf4d95d8f9463f5a7d",
+            "layer": "relu_1",
+            "type": "ReLU",
+            "shape": [20, 20, 32],
+            "grid": {"columns": 6, "rows": 6, "cell_width": 160, "cell_height": 160, "gap": 2, "channels": 32},
+            "channels": [{"channel": 0, "mean": 0.31, "max": 1.4, "min": 0.0, "sparsity": 0.62, "dead": False}],
+        }
+    )
+
+    model: str
+    version: int
+    image_id: str = Field(description="sha256 of the picture file's bytes.")
+    layer: str
+    type: str
+    shape: list[int]
+    grid: GridPlace
+    channels: list[ChannelStatistics]
+
+
+class FilterStatistics(BaseModel):
+    """A layer's kernels, a channel at a time."""
+
+    model_config = _example(
+        {
+            "model": "fruit_cnn",
+            "version": 1,
+            "layer": "conv_1",
+            "type": "Conv2D",
+            "shape": [3, 3, 3, 32],
+            "grid": {"columns": 6, "rows": 6, "cell_width": 159, "cell_height": 159, "gap": 2, "channels": 32},
+            "channels": [{"channel": 0, "mean": 0.01, "max": 0.2, "min": -0.3, "sparsity": 0.0, "dead": False}],
+        }
+    )
+
+    model: str
+    version: int
+    layer: str
+    type: str
+    shape: list[int] = Field(description="Rows, columns, inputs, channels.")
+    grid: GridPlace
+    channels: list[ChannelStatistics]
+
+
+class WalkInput(BaseModel):
+    """What the model sees."""
+
+    height: int
+    width: int
+    resize: str
+    picture: str = Field(description="Where it is as PNG, seen from this call's address.")
+
+
+class WalkLayer(LayerCard):
+    """One layer, and what it gives for the picture."""
+
+    mean: float
+    max: float
+    min: float
+    sparsity: float = Field(ge=0, le=1, description="Share of zeros.")
+    dead_channels: int = Field(ge=0, description="Channels that are all zero for this picture.")
+    picture: str = Field(description="Where its channels are as PNG, seen from this call's address.")
+    filter_picture: str | None = Field(description="Where its kernels are as PNG, if it has some to show.")
+
+
+class WalkClass(Prediction):
+    """One class at the end of the walk."""
+
+    logit: float = Field(description="What the network gives before it is turned into a probability.")
+
+
+class Walk(BaseModel):
+    """A picture on its way through every layer to the answer."""
+
+    model_config = _example(
+        {
+            "model": "fruit_cnn",
+            "version": 1,
+            "image_id": "e55d901371482da3e7b130029d19bd89fab155dfed8ac5bf4d95d8f9463f5a7d",
+            "input": {
+                "height": 20,
+                "width": 20,
+                "resize": "crop",
+                "picture": "activations?image_id=e55d…&model=fruit_cnn&version=1&layer=input",
+            },
+            "layers": [
+                {
+                    "name": "conv_1",
+                    "type": "Conv2D",
+                    "shape": [20, 20, 32],
+                    "parameters": 896,
+                    "inputs": ["rescaling"],
+                    "filters": True,
+                    "mean": 0.02,
+                    "max": 2.4,
+                    "min": -2.1,
+                    "sparsity": 0.0,
+                    "dead_channels": 0,
+                    "picture": "activations?image_id=e55d…&model=fruit_cnn&version=1&layer=conv_1",
+                    "filter_picture": "models/fruit_cnn/filters?version=1&layer=conv_1",
+                }
+            ],
+            "logits": [1.5, -0.3],
+            "predictions": [{"label": "Banana", "index": 2, "probability": 0.98, "logit": 8.2}],
+            "recognised": True,
+        }
+    )
+
+    model: str
+    version: int
+    image_id: str
+    input: WalkInput
+    layers: list[WalkLayer] = Field(description="From picture to answer.")
+    logits: list[float] = Field(description="One a class, in the order of the labels.")
+    predictions: list[WalkClass] = Field(description="The most probable first.")
+    recognised: bool | None = Field(
+        description="Whether it looks like any of the classes at all; null where the version has no threshold."
+    )
+
+
 class Health(BaseModel):
     """Whether the service lives, or is ready for pictures."""
 
     model_config = _example({"status": "ready"})
 
     status: Literal["live", "ready", "not ready"]
-
-
-class Problem(BaseModel):
-    """RFC 9457."""
-
-    type: Literal["about:blank"] = "about:blank"
-    title: str = Field(description="The kind of problem, in words.")
-    status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="This problem: what was expected and what came.")
-    code: str = Field(description="The kind of problem, stable: programs may switch on it.")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from service.classifier import Classifier, Picture, rank
 from service.engines import open_engine
 from service.engines.base import Engine, Outputs
-from service.errors import BrokenImage, DeadlineExceeded, Overloaded
+from service.errors import BrokenImage, DeadlineExceeded, Overloaded, UnknownImage
 from service.repository import Version
 from service.settings import Settings
 from tests.conftest import draw, encode, until
@@ -108,3 +109,35 @@ async def test_the_service_is_ready_while_it_takes_pictures(classifier: Classifi
 def test_ranking_is_by_probability_and_ties_keep_the_labels_order() -> None:
     outputs = Outputs(np.array([0.2, 0.3, 0.3, 0.2], np.float32), np.zeros(4, np.float32), np.zeros((), np.float32))
     assert [prediction.label for prediction in rank(outputs, "abcd", 3)] == ["b", "c", "a"]
+
+
+async def test_a_picture_is_kept_while_the_model_runs(classifier: Classifier, gated: Gated) -> None:
+    version, engine = gated
+    data = encode(draw("circle", 31337))
+    task = asyncio.create_task(classifier.classify([Picture(data)], version, 1))
+    await until(engine.entered.is_set)
+    await until(lambda: classifier.images.holds(hashlib.sha256(data).hexdigest()))
+    engine.gate.set()
+    assert await classifier.images.get(str((await task)[0].image_id)) == data
+
+
+async def test_a_picture_that_is_refused_is_not_kept(classifier: Classifier, gated: Gated) -> None:
+    version, engine = gated
+    tasks = [asyncio.create_task(classifier.classify([PICTURE], version, 1))]
+    await until(engine.entered.is_set)
+    tasks += [asyncio.create_task(classifier.classify([PICTURE], version, 1)) for _ in range(2)]
+    await until(lambda: version.batcher.waiting == 2)
+    refused = encode(draw("circle", 31338))
+    with pytest.raises(Overloaded):
+        await classifier.classify([Picture(refused)], version, 1)
+    with pytest.raises(UnknownImage):
+        await classifier.images.get(hashlib.sha256(refused).hexdigest())
+    engine.gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_picture_that_is_only_checked_waits_no_longer_than_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier(Settings(timeout=0.05))
+    monkeypatch.setattr(classifier._decoders, "run", lambda _: asyncio.sleep(60))
+    with pytest.raises(DeadlineExceeded, match="not decoded within"):
+        await classifier.check(PICTURE, keep=False)

@@ -18,6 +18,8 @@ from service.manifest import (
     verify_files,
 )
 
+LAYER = {"name": "batch_norm_2", "type": "BatchNormalization", "shape": [16, 12, 16], "parameters": 64}
+
 
 @pytest.fixture
 def folder(own_models: Path) -> Path:
@@ -58,6 +60,9 @@ def test_a_folder_without_a_manifest_is_no_version(folder: Path) -> None:
         pytest.param({"labels": ["circle", "square"]}, "probe of 2 probabilities", id="fewer-labels-than-outputs"),
         pytest.param({"surprise": 1}, "surprise", id="unknown-key"),
         pytest.param({"gradcam_layer": "nowhere"}, "none of the layers", id="unknown-layer"),
+        pytest.param(
+            {"layers": [LAYER | {"inputs": ["later"]}]}, "'later' is none of the layers before it", id="inputs"
+        ),
         pytest.param({"files": {"../../etc/passwd": "0" * 64}}, "below the version's folder", id="path-outside"),
         pytest.param({"name": "other"}, "is of other/1, the folder is shapes/1", id="another-model"),
         pytest.param({"version": 2}, "is of shapes/2, the folder is shapes/1", id="another-version"),

@@ -165,13 +165,18 @@ def test_a_file_of_another_network_is_refused_with_what_was_expected_and_found(w
         build(backbone("mobilenet", "imagenet"), square(64), 3, path)
 
 
-@pytest.mark.parametrize("content", [pytest.param(None, id="missing"), pytest.param(b"<html>", id="no-hdf5")])
 @pytest.mark.parametrize("name", ["w.weights.h5", "w.h5", "w"])
-def test_what_is_no_file_of_weights_is_refused(content: bytes | None, name: str, tmp_path: Path):
-    if content:
-        (tmp_path / name).write_bytes(content)
+def test_what_is_no_file_of_weights_is_refused(name: str, tmp_path: Path):
+    (tmp_path / name).write_bytes(b"<html>")
     with pytest.raises(WeightsError, match=rf"{tmp_path / name}: expected "):
         build(backbone(SMALL, "imagenet"), square(64), 3, tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "found"), [("nowhere/w.weights.h5", "none"), (".", "a folder")])
+def test_weights_that_are_not_there_are_named_in_our_words(name: str, found: str, tmp_path: Path):
+    path = tmp_path / name
+    with pytest.raises(WeightsError, match=rf"^{path}: expected a file of weights, found {found}$"):
+        build(backbone(SMALL, "imagenet"), square(64), 3, path)
 
 
 def test_efficientnet_from_a_file_divides_by_the_roots_of_the_deviations_as_keras_download_does(tmp_path: Path):
@@ -201,6 +206,19 @@ def test_a_backbone_that_cannot_be_built_is_the_recipes_fault(
 ):
     with pytest.raises(RecipeError, match=said):
         build(chosen, square(side), 2, weights)
+
+
+@pytest.mark.parametrize(("layers", "stage"), [((0, 86), 2), ((9999,), 1)])
+def test_more_layers_than_the_backbone_has_cannot_train(layers: tuple[int, ...], stage: int):
+    recipe = read_recipe("fruit_vgg16_transfer")
+    stages = [recipe.fitting.stages[0].model_copy(update={"base_layers": count}) for count in layers]
+    changes = {
+        "backbone": backbone("mobilenet", "random"),
+        "fitting": recipe.fitting.model_copy(update={"stages": stages}),
+    }
+    said = rf"at most 85, the layers of mobilenet, found {layers[-1]} in stage {stage}$"
+    with pytest.raises(RecipeError, match=said):
+        build_network(recipe.model_copy(update=changes), 3)
 
 
 def test_a_network_of_ones_own_takes_no_file_of_weights():

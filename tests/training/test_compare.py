@@ -158,6 +158,19 @@ def test_a_version_does_not_differ_from_itself(versions: tuple[Version, Version]
     assert page.text.count("None.") == 2
 
 
+def test_two_of_the_same_name_and_number_are_told_by_their_folders(
+    versions: tuple[Version, Version], fruit_folder: Path, tmp_path: Path
+):
+    copy = shutil.copytree(versions[0].folder, tmp_path / "newer" / "fruit_cnn" / "1")
+    found = compare(versions[0], load_version(copy), fruit_folder, tmp_path / "out", bars())
+    assert found.first.name != found.second.name
+    assert found.second.name.endswith("newer/fruit_cnn/1")
+    assert versions[0].folder.as_posix().endswith(f"/{found.first.name}")
+    page = Page(tmp_path / "out" / "index.html")
+    assert found.first.name in page.text
+    assert found.second.name in page.text
+
+
 def relabelled(version: Version, **names: str) -> Version:
     """The same graph for classes of other names."""
     labels = [names.get(label, label) for label in version.manifest.labels]

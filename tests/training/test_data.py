@@ -101,6 +101,16 @@ def test_of_one_folder_the_fraction_of_each_class_is_held_out(tmp_path: Path):
     assert listing.split.startswith("0.25 of each class held out")
 
 
+def test_folders_without_a_picture_are_told(tmp_path: Path):
+    write(tmp_path, "a/1.png", "a/2.png", "b/1.png", "b/2.png", "notes/1.txt")
+    (tmp_path / "empty").mkdir()
+    assert listed(tmp_path).empty == ["empty", "notes"]
+    for name in ("Training", "Test"):
+        write(tmp_path / "split" / name, "a/1.png", "b/1.png")
+    (tmp_path / "split" / "Test" / "c").mkdir()
+    assert listed(tmp_path / "split").empty == ["Test/c"]
+
+
 def test_every_picture_is_found_and_other_files_are_not(tmp_path: Path):
     pictures = [f"{label}/{name}" for label in "ab" for name in ("1.jpg", "2.JPEG", "3.Png", "4.webp", "5.tif")]
     write(tmp_path, *pictures)

@@ -166,6 +166,30 @@ def test_visible_layers_are_those_that_change_what_they_get():
     ]
 
 
+def test_each_layer_names_those_that_it_takes():
+    """As in ResNet50: what goes round a block, what goes through it, and between them what is no layer."""
+    images = keras.Input((8, 8, 3), dtype="uint8", name="images")
+    x = keras.layers.Rescaling(1 / 255, name="scaled")(keras.ops.flip(images, axis=-1))
+    x = shortcut = keras.layers.Conv2D(4, 3, padding="same", name="conv_1")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.Dropout(0.5, name="dropout")(x)
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv_2")(x)
+    x = keras.layers.Add(name="add")([shortcut, x])
+    mean = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    both = keras.layers.Concatenate(name="both")([keras.ops.sqrt(mean), keras.layers.Flatten(name="flat")(x), mean])
+    network = Network(keras.Model(images, keras.layers.Dense(2, name="logits")(both)), "conv_2")
+    assert {layer.name: layer.inputs for layer in export.visible_layers(network)} == {
+        "scaled": [],
+        "conv_1": ["scaled"],
+        "relu": ["conv_1"],
+        "conv_2": ["relu"],
+        "add": ["conv_1", "conv_2"],
+        "mean": ["add"],
+        "both": ["mean", "add"],
+        "logits": ["both"],
+    }
+
+
 @pytest.mark.parametrize("layer", ["maps", "logits"])
 def test_verifying_refuses_an_export_of_other_weights(exported: Path, layer: str):
     network = tiny()

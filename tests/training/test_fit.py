@@ -33,6 +33,7 @@ class Notes(Progress):
         self.data: list[DataSet] = []
         self.steps: list[tuple[int, int]] = []
         self.stages: list[str] = []
+        self.notes: list[str] = []
 
     def reading(self, pictures: int) -> None:
         self.announced.append(pictures)
@@ -49,6 +50,9 @@ class Notes(Progress):
 
     def stage(self, what: str, total: int | None = None) -> None:
         self.stages.append(what)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def serve(folder: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -79,14 +83,20 @@ def data(drawn_folder: Path, recipe: Recipe) -> DataSet:
 
 @pytest.fixture(scope="module")
 def smallest(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> tuple[Published, Notes]:
-    """A run on two classes of two pictures each, and what it told."""
+    """A run on two classes of two pictures each, with nothing to resume, and what it told."""
     folder, notes = tmp_path_factory.mktemp("smallest"), Notes()
+    (folder / "pictures" / "empty").mkdir(parents=True)
     for shape in SHAPES[:2]:
         (folder / "pictures" / shape).mkdir(parents=True)
         for number in range(2):
             draw(shape, number).save(folder / "pictures" / shape / f"{number}.png")
     return fit(
-        recipe.with_fitting(epochs=2), folder / "pictures", folder / "models", runs=folder / "runs", progress=notes
+        recipe.with_fitting(epochs=2),
+        folder / "pictures",
+        folder / "models",
+        runs=folder / "runs",
+        resume=True,
+        progress=notes,
     ), notes
 
 
@@ -159,8 +169,15 @@ def test_a_run_tells_what_it_does(smallest: tuple[Published, Notes]):
     assert [data.digest for data in notes.data] == [published.manifest.data.digest]
     # Two pictures are one batch.
     assert notes.steps == [(2, 1)]
-    assert notes.stages == ["measuring", "exporting", "verifying the export", "writing the report"]
+    assert notes.stages == [
+        "measuring",
+        "exporting",
+        "verifying the export",
+        "maximising channels",
+        "writing the report",
+    ]
     assert published.seconds["fitting"] > 0
+    assert notes.notes == ["empty holds no picture: it is no class", "nothing to resume: beginning with epoch 1"]
 
 
 def test_a_taken_version_is_refused_before_a_picture_is_read(own_models: Path, drawn_folder: Path, recipe: Recipe):

@@ -40,6 +40,13 @@ def build_network(recipe: Recipe, classes: int, weights: Path | None = None) -> 
     """
     none_logit = recipe.augmentation is not None and recipe.augmentation.negatives > 0
     network = _build(recipe, classes + none_logit, weights)
+    for number, stage in enumerate(recipe.fitting.stages, start=1):
+        if stage.base_layers != "all" and stage.base_layers > len(network.base):
+            raise RecipeError(
+                f"fitting.stages: expected base_layers of at most {len(network.base)}, the layers of "
+                f"{recipe.backbone.name if recipe.backbone else recipe.network}, found {stage.base_layers} "
+                f"in stage {number}"
+            )
     return replace(network, none_logit=none_logit)
 
 

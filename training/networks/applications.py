@@ -269,6 +269,8 @@ def download(what: str, instead: str) -> Iterator[None]:
 
 
 def _load(model: keras.Model, name: str, path: Path, *, include_top: bool) -> None:
+    if not path.is_file():
+        raise WeightsError(f"{path}: expected a file of weights, found {'a folder' if path.exists() else 'none'}")
     if path.suffix not in {".h5", ".hdf5"}:
         raise WeightsError(f"{path}: expected a name that ends in .weights.h5 or .h5, by which Keras tells the format")
     try:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,6 +26,14 @@ def samples(client: httpx.Client) -> dict[tuple[str, tuple[tuple[str, str], ...]
 def test_a_loaded_service_is_live_and_ready(live: httpx.Client) -> None:
     assert live.get("/health/live").json() == {"status": "live"}
     assert live.get("/health/ready").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+def test_a_monitor_may_ask_for_the_head_alone(live: httpx.Client, path: str) -> None:
+    answer = live.head(path)
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert answer.headers["content-type"] == live.get(path).headers["content-type"]
 
 
 def test_a_draining_service_lives_but_is_not_ready_and_still_answers(

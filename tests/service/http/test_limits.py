@@ -37,6 +37,26 @@ def test_an_announced_body_that_is_too_large_is_refused_before_it_is_read(small:
     assert b"expected at most 2000 bytes, got 2001" in answer
 
 
+def test_an_announced_body_that_is_too_large_is_refused_where_none_is_expected(small: httpx.Client) -> None:
+    # 2,304 pixels, and 2,000 bytes.
+    image_id = small.post("/predict", files={"file": PICTURE}).json()["images"][0]["image_id"]
+    query = f"image_id={image_id}&samples=10000&superpixels=200"
+    with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
+        connection.sendall(f"GET /explain?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"body_too_large" in answer
+
+
+def test_a_body_of_parameters_that_does_not_arrive_is_given_up(small: httpx.Client) -> None:
+    head = b"POST /explanations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
+        connection.sendall(head)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"body_too_slow" in answer
+
+
 @pytest.mark.parametrize("kind", ["image/png", "multipart/form-data; boundary=x", "application/json"])
 def test_a_body_of_unknown_length_is_counted_while_it_streams(small: httpx.Client, kind: str) -> None:
     def body() -> Iterator[bytes]:

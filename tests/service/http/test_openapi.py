@@ -12,11 +12,27 @@ from tests.conftest import draw, encode
 
 CALLS = {
     ("post", "/predict"),
+    ("get", "/explain"),
+    ("post", "/explain"),
+    ("post", "/explanations"),
+    ("get", "/explanations/{job}"),
+    ("delete", "/explanations/{job}"),
+    ("get", "/explanations/{job}/result"),
+    ("get", "/explanations/{job}/preview"),
+    ("get", "/explanations/{job}/events"),
     ("get", "/models"),
     ("get", "/models/{model}"),
     ("get", "/models/{model}/versions/{version}"),
     ("get", "/models/{model}/versions/{version}/report"),
     ("get", "/models/{model}/versions/{version}/report/{file}"),
+    ("get", "/images/{image_id}"),
+    ("get", "/activations"),
+    ("post", "/activations"),
+    ("get", "/walk"),
+    ("get", "/models/{model}/layers"),
+    ("get", "/models/{model}/versions/{version}/layers"),
+    ("get", "/models/{model}/filters"),
+    ("get", "/models/{model}/graph"),
     ("get", "/health/live"),
     ("get", "/health/ready"),
     ("get", "/metrics"),
@@ -54,19 +70,29 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
     assert checked > 20
 
 
+def test_a_call_that_takes_one_picture_says_so(document: dict[str, Any]) -> None:
+    for path in ("/explain", "/explanations", "/activations"):
+        form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert form["properties"]["file"]["maxItems"] == 1
+    for path in ("/activations", "/walk", "/explain"):
+        problems = document["paths"][path]["get"]["responses"]["503"]["content"]["application/problem+json"]
+        assert "store_unavailable" in problems["examples"]
+
+
 def test_every_call_has_an_example_of_its_answer(document: dict[str, Any]) -> None:
     for path, methods in document["paths"].items():
         for call in methods.values():
             if "307" in call["responses"]:
                 assert "example" in call["responses"]["307"]["headers"]["Location"], path
                 continue
-            for kind, media in call["responses"]["200"]["content"].items():
+            answer = call["responses"].get("200") or call["responses"]["202"]
+            for kind, media in answer["content"].items():
                 reference = media["schema"].get("$ref", "").rpartition("/")[2]
                 shown = "example" in media or "example" in document["components"]["schemas"].get(reference, {})
-                assert shown or kind == "image/png", path
+                assert shown or kind.startswith("image/"), path
 
 
-def test_predict_documents_every_error_but_those_of_the_start_and_of_reports(document: dict[str, Any]) -> None:
+def test_predict_documents_every_error_but_those_of_other_calls_and_of_the_start(document: dict[str, Any]) -> None:
     responses = document["paths"]["/predict"]["post"]["responses"]
     documented = {
         (int(status), code)
@@ -74,7 +100,19 @@ def test_predict_documents_every_error_but_those_of_the_start_and_of_reports(doc
         if int(status) >= 400
         for code in response["content"]["application/problem+json"]["examples"]
     }
-    others = {"startup_failed", "unknown_report"}
+    others = {
+        "startup_failed",
+        "unknown_report",
+        "unknown_image",
+        "unknown_label",
+        "unknown_layer",
+        "store_unavailable",
+        "unknown_explanation",
+        "no_preview",
+        "explanation_cancelled",
+        "explainer_died",
+        "explanation_failed",
+    }
     expected = {(status, kind.code) for kind, status in STATUS.items() if kind.code not in others}
     assert documented == expected | {(500, "internal_error")}
 
@@ -100,3 +138,31 @@ def test_the_documented_example_body_is_a_picture(live: httpx.Client, document: 
     body = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     schema(document, body["schema"]).validate(body["example"])
     assert live.post("/predict", json=body["example"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param({"format": "json", "samples": 32}, id="lime"),
+        pytest.param({"format": "json", "method": "gradcam"}, id="gradcam"),
+        pytest.param({"samples": 10_000, "wait": 0}, id="job"),
+        pytest.param({"label": "cat"}, id="problem"),
+    ],
+)
+def test_explanations_fit_the_documented_schema(
+    live: httpx.Client, document: dict[str, Any], params: dict[str, Any]
+) -> None:
+    answer = live.post("/explain", params=params, files={"file": encode(draw("square", 6))}, timeout=60)
+    content = document["paths"]["/explain"]["post"]["responses"][str(answer.status_code)]["content"]
+    schema(document, content[answer.headers["content-type"]]["schema"]).validate(answer.json())
+    if answer.status_code == 202:
+        live.delete(answer.headers["location"])
+
+
+def test_the_documented_example_of_an_explanation_s_json_parameters_is_read(
+    live: httpx.Client, document: dict[str, Any]
+) -> None:
+    body = document["paths"]["/explanations"]["post"]["requestBody"]["content"]["application/json"]
+    schema(document, body["schema"]).validate(body["example"])
+    answer = live.post("/explanations", json=body["example"])
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")

@@ -20,6 +20,7 @@ REPORT = {
     "index.html": b"<!doctype html><title>fruit_cnn</title><img src=confusion.png>",
     "confusion.png": encode(draw("stripes", 1)),
     "report.json": b'{"accuracy": 1.0}',
+    "filters-1.jpg": encode(draw("stripes", 2), "JPEG"),
     "table.csv": b"class,recall\n",
 }
 BASE = "/models/fruit_cnn/versions/1/report"
@@ -68,11 +69,23 @@ def test_a_report_leads_to_its_page_under_any_prefix(client: httpx.Client) -> No
     assert page.content == REPORT["index.html"]
 
 
+@pytest.mark.parametrize("path", ["report", "report/", "report/confusion.png"])
+def test_the_head_is_the_file_s_without_its_body(client: httpx.Client, path: str) -> None:
+    address = BASE.removesuffix("report") + path
+    head, whole = client.head(address), client.get(address)
+    assert head.status_code == whole.status_code
+    assert head.content == b""
+    assert {name: head.headers.get(name) for name in ("content-length", "etag", "content-type", "location")} == {
+        name: whole.headers.get(name) for name in ("content-length", "etag", "content-type", "location")
+    }
+
+
 def test_each_file_has_its_type_and_may_run_and_fetch_nothing(client: httpx.Client) -> None:
     types = {
         "": "text/html; charset=utf-8",
         "index.html": "text/html; charset=utf-8",
         "confusion.png": "image/png",
+        "filters-1.jpg": "image/jpeg",
         "report.json": "application/json",
         "table.csv": "application/octet-stream",
     }
@@ -108,7 +121,7 @@ def test_a_file_that_the_client_has_is_not_sent_again(client: httpx.Client, mode
 )
 def test_a_file_that_is_none_of_the_report_is_not_there(client: httpx.Client, name: str) -> None:
     answer = client.get(f"{BASE}/{name}")
-    assert "expected one of confusion.png, index.html, report.json, table.csv of fruit_cnn/1" in refused(
+    assert "expected one of confusion.png, filters-1.jpg, index.html, report.json, table.csv of fruit_cnn/1" in refused(
         answer, "unknown_report"
     )
 

@@ -1,0 +1,311 @@
+"""A process of its own that explains and looks inside, so that neither its work nor its death reaches a prediction.
+
+The service sends it functions of a model, and their arguments; it runs them at low priority, the long ones one after
+the other, the quick ones beside them. `python -m service.explain` is the process itself: the service starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import structlog
+
+import service.explain
+from service.errors import Draining, ExplainerDied, ExplanationFailed, ServiceError
+from service.explain.model import EngineName, Model
+from service.explain.question import Cancelled, Progress
+
+R = TypeVar("R")
+Lane = Literal["quick", "long"]
+LANES: tuple[Lane, ...] = ("quick", "long")
+
+# Matrices here are small: several threads would wait for each other, and sum in an order of their own.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+# A task that nobody waits for any more, and that does not end for so long, hangs: all behind it would wait for ever.
+HANG_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
+class Task(NamedTuple):
+    """A function of a model and a reporter, and its other arguments."""
+
+    number: int
+    lane: Lane
+    function: Callable[..., Any]
+    folder: Path
+    arguments: tuple[Any, ...]
+
+
+class Cancel(NamedTuple):
+    """Nobody waits for the task any more."""
+
+    number: int
+
+
+class Done(NamedTuple):
+    """What the function gave."""
+
+    number: int
+    value: Any
+
+
+class Failed(NamedTuple):
+    """What it raised; the traceback of what nobody expected."""
+
+    number: int
+    error: ServiceError
+    traceback: str | None
+
+
+class Ended(NamedTuple):
+    """It was cancelled."""
+
+    number: int
+
+
+class Reported(NamedTuple):
+    """How far it is."""
+
+    number: int
+    progress: Progress
+
+
+@dataclass
+class _Waiting:
+    """A task that the process has not ended, also when its caller has gone."""
+
+    answer: asyncio.Future[Any]
+    on_progress: Callable[[Progress], None]
+    overdue: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        if self.overdue is not None:
+            self.overdue.cancel()
+
+
+@dataclass(frozen=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    sender: ThreadPoolExecutor
+    listener: threading.Thread
+
+
+class Explainer:
+    """The process, seen from the service: started when it is first needed, and anew when it died."""
+
+    def __init__(
+        self, engine: EngineName, *, threads: int, nice: int, on_restart: Callable[[], None] = lambda: None
+    ) -> None:
+        self._options = (engine, str(threads), str(nice))
+        self._on_restart = on_restart
+        self._starts = 0
+        self._closed = False
+        self._numbers = itertools.count()
+        self._waiting: dict[int, _Waiting] = {}
+        self._child: _Child | None = None
+
+    async def run(
+        self,
+        function: Callable[..., R],
+        folder: Path,
+        *arguments: object,
+        lane: Lane = "quick",
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> R:
+        """Run `function(model, report, *arguments)` there. A caller who is cancelled cancels it.
+
+        One that then does not end hangs, and the process is killed.
+
+        `function` is one that a module has by name; its arguments and what it returns can be pickled.
+
+        Raises:
+            ServiceError: as the function raised it.
+            ExplanationFailed: the function raised something else, which is logged.
+            ExplainerDied: the process died.
+        """
+        child = self._child if self._child is not None else self._start()
+        number = next(self._numbers)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[R] = loop.create_future()
+        waiting = self._waiting[number] = _Waiting(answer, on_progress)
+        child.sender.submit(_send, child.pipe, Task(number, lane, function, folder, arguments))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if number in self._waiting:
+                child.sender.submit(_send, child.pipe, Cancel(number))
+                waiting.overdue = loop.call_later(HANG_SECONDS, _kill, child)
+            raise
+
+    @property
+    def pid(self) -> int | None:
+        """The process' id, while there is one."""
+        return self._child.process.pid if self._child is not None else None
+
+    async def close(self) -> None:
+        """End the process at once; who waits for it gets `ExplainerDied`."""
+        self._closed = True
+        child = self._child
+        if child is not None:
+            child.process.kill()
+            await asyncio.to_thread(child.listener.join)
+
+    def _start(self) -> _Child:
+        if self._closed:
+            raise Draining("the service is shutting down")
+        ours, theirs = Pipe()
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", service.explain.__name__, str(theirs.fileno()), *self._options],
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **ONE_THREAD},
+                )
+        except OSError as problem:
+            ours.close()
+            log.error("explainer_not_started", reason=str(problem))
+            raise ExplainerDied("the process that explains could not be started; ask again") from None
+        sender = ThreadPoolExecutor(1, thread_name_prefix="explainer-send")
+        loop = asyncio.get_running_loop()
+        listener = threading.Thread(target=lambda: self._listen(child, loop), name="explainer-listen", daemon=True)
+        child = self._child = _Child(process, ours, sender, listener)
+        listener.start()
+        self._starts += 1
+        if self._starts > 1:
+            self._on_restart()
+        log.info("explainer_started", pid=process.pid)
+        return child
+
+    def _listen(self, child: _Child, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                loop.call_soon_threadsafe(self._received, child.pipe.recv())
+        status = child.process.wait()
+        # The loop is closed where the service ended first.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._died, child, status)
+
+    def _received(self, message: Done | Failed | Ended | Reported) -> None:
+        waiting = self._waiting.get(message.number)
+        if waiting is None:
+            return
+        if not isinstance(message, Reported):
+            waiting.end()
+            del self._waiting[message.number]
+        if waiting.answer.done():
+            return
+        if isinstance(message, Done):
+            waiting.answer.set_result(message.value)
+        elif isinstance(message, Reported):
+            waiting.on_progress(message.progress)
+        elif isinstance(message, Failed):
+            if message.traceback is not None:
+                log.error(message.error.code, exception=message.traceback)
+            waiting.answer.set_exception(message.error)
+
+    def _died(self, child: _Child, status: int) -> None:
+        log.log(
+            logging.INFO if self._closed else logging.WARNING, "explainer_ended", pid=child.process.pid, status=status
+        )
+        child.sender.shutdown(wait=False, cancel_futures=True)
+        child.pipe.close()
+        self._child = None
+        for waiting in self._waiting.values():
+            waiting.end()
+            if not waiting.answer.done():
+                waiting.answer.set_exception(ExplainerDied("the process that explains died; ask again"))
+        self._waiting.clear()
+
+
+def _kill(child: _Child) -> None:
+    log.warning("explainer_hangs", pid=child.process.pid)
+    child.process.kill()
+
+
+def _send(pipe: Connection, message: Task | Cancel) -> None:
+    # Of a process that died, `_listen` tells.
+    with suppress(OSError):
+        pipe.send(message)
+
+
+class Worker:
+    """The process, seen from inside."""
+
+    def __init__(self, pipe: Connection, engine: EngineName, *, threads: int) -> None:
+        self._pipe = pipe
+        self._sending = threading.Lock()
+        self._open = partial(Model, engine=engine, threads=threads)
+        self._models: dict[Path, Model] = {}
+        self._wanted: set[int] = set()
+        self._futures: dict[int, Future[None]] = {}
+        self._opening = threading.Lock()
+        self._lanes = {lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in LANES}
+
+    def work(self) -> None:
+        """Take tasks until the service closes the pipe."""
+        # A service that died with messages unread leaves a reset connection.
+        with suppress(EOFError, OSError):
+            while True:
+                message = self._pipe.recv()
+                if isinstance(message, Cancel):
+                    self._cancel(message.number)
+                else:
+                    self._submit(message)
+
+    def _submit(self, task: Task) -> None:
+        self._wanted.add(task.number)
+        self._futures[task.number] = future = self._lanes[task.lane].submit(self._run, task)
+        future.add_done_callback(lambda future: self._futures.pop(task.number, None))
+
+    def _cancel(self, number: int) -> None:
+        self._wanted.discard(number)
+        future = self._futures.get(number)
+        # What waits behind another task ends now; what runs ends itself.
+        if future is not None and future.cancel():
+            self._send(Ended(number))
+
+    def _run(self, task: Task) -> None:
+        def report(progress: Progress) -> None:
+            if task.number not in self._wanted:
+                raise Cancelled
+            self._send(Reported(task.number, progress))
+
+        answer: Done | Failed | Ended
+        try:
+            answer = Done(task.number, task.function(self._model(task.folder), report, *task.arguments))
+        except Cancelled:
+            answer = Ended(task.number)
+        except ServiceError as error:
+            answer = Failed(task.number, error, None)
+        except Exception:
+            answer = Failed(task.number, ExplanationFailed("the explanation failed"), traceback.format_exc())
+        self._wanted.discard(task.number)
+        self._send(answer)
+
+    def _model(self, folder: Path) -> Model:
+        with self._opening:
+            if folder not in self._models:
+                self._models[folder] = self._open(folder)
+            return self._models[folder]
+
+    def _send(self, message: Done | Failed | Ended | Reported) -> None:
+        with self._sending, suppress(OSError):
+            self._pipe.send(message)

@@ -1,0 +1,126 @@
+"""The explaining half of the service: what is kept of its work, and its jobs, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+import structlog
+
+from service.explain.explanations import Explanations
+from service.explain.jobs import Jobs
+from service.explain.process import Explainer
+from service.explain.records import Records
+from service.explain.results import Results
+from service.images import NOTHING, default_folder
+from service.images.disk import secure
+from service.images.store import NotStored
+from service.metrics import Metrics
+from service.repository import Version
+from service.settings import Settings
+
+SWEEP_SECONDS = 60.0
+TELL_SECONDS = 0.5
+FOLDER = "explanations"
+
+log = structlog.get_logger()
+
+
+class Explaining:
+    """Opened once models are loaded; closed when no request comes any more."""
+
+    explanations: Explanations
+    jobs: Jobs
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._deadline: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._background: list[asyncio.Task[None]] = []
+
+    async def open(self, explainer: Explainer, versions: list[Version]) -> None:
+        """Take questions; the process that explains starts in the background, or with the first of them."""
+        settings = self._settings
+        self._loop = asyncio.get_running_loop()
+        records, folder = None, await asyncio.to_thread(_folder, settings.store)
+        if folder is not None:
+            records = Records(folder / "jobs", above=(folder.parent, folder), max_seconds=settings.explain_keep_seconds)
+            try:
+                await records.open()
+            except (NotStored, OSError) as problem:
+                log.warning("explanations_in_memory", reason=str(problem))
+                records = folder = None
+        self.explanations = Explanations(
+            explainer,
+            Results(
+                folder and folder / "results",
+                above=(folder.parent, folder) if folder else (),
+                max_bytes=settings.explain_max_bytes,
+                max_seconds=settings.explain_keep_seconds,
+            ),
+            self._metrics,
+            limit=settings.max_explanations,
+            max_pixels=settings.max_pixels,
+            seconds=settings.explain_timeout,
+        )
+        self.jobs = Jobs(
+            self.explanations,
+            records,
+            limit=settings.max_explanations,
+            max_seconds=settings.explain_keep_seconds,
+        )
+        self._background.append(asyncio.create_task(self._sweep(), name="sweep explanations"))
+        if settings.explain_preload:
+            preload = self.explanations.preload(versions)
+            self._background.append(asyncio.create_task(preload, name="preload explainer"))
+
+    def drain_within(self, seconds: float) -> None:
+        """Take no new jobs, and say when all must be over."""
+        self.jobs.draining = True
+        # Those who wait are told before the server cuts them off.
+        seconds -= min(TELL_SECONDS, seconds / 4)
+        self._deadline = monotonic() + seconds
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end_in, seconds)
+
+    async def close(self) -> None:
+        """Let what is under way finish until the deadline of `drain_within`."""
+        self.jobs.draining = True
+        left = self._settings.drain_seconds if self._deadline is None else max(0.0, self._deadline - monotonic())
+        for task in self._background:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.explanations.close(left)
+        await self.jobs.close()
+
+    def _end_in(self, seconds: float) -> None:
+        self._background.append(asyncio.create_task(self._end(seconds), name="end explanations"))
+
+    async def _end(self, seconds: float) -> None:
+        # Until then requests that were accepted may still begin to compute, and to draw what was computed.
+        await asyncio.sleep(seconds)
+        await self.explanations.close(0)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self.explanations.sweep()
+            await self.jobs.sweep()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _folder(store: str | None) -> Path | None:
+    """Where results and jobs are kept: beside the pictures, or on this host's disk where those are on none."""
+    if store == NOTHING:
+        return None
+    kept = Path(store) if store and "://" not in store else default_folder()
+    try:
+        secure(kept)
+        secure(kept / FOLDER)
+    except (NotStored, OSError) as problem:
+        log.warning("explanations_in_memory", reason=str(problem))
+        return None
+    return kept / FOLDER

@@ -1,0 +1,317 @@
+"""Explain: a question about a picture in, a drawing or numbers out, or where they will be."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AsyncExitStack
+from typing import Annotated, Any, NamedTuple
+
+import anyio
+from fastapi import APIRouter, Query, Request, Response
+
+from service import errors
+from service.classifier import Classifier
+from service.explain.explanations import Asked
+from service.explain.explanations import Picture as PictureOf
+from service.explain.flights import landed
+from service.explain.jobs import Look
+from service.explain.overlay import Style
+from service.explain.question import Explanation, Question, find_label
+from service.explain.records import Format, Record
+from service.http.bodies import BINARY, BODY_ERRORS, IMAGE_ERRORS, PICTURE_BODY, read_picture
+from service.http.disconnect import until_gone
+from service.http.errors import failed, problem_of, responses
+from service.http.etags import ETAG, IfNoneMatch, still_holds
+from service.http.native import Service
+from service.http.schemas import (
+    ExplainBodyQuery,
+    ExplainQuery,
+    ExplanationJob,
+    ExplanationQuery,
+    GradcamAnswer,
+    JobLinks,
+    JobProgress,
+    LimeAnswer,
+    ResultQuery,
+)
+
+router = APIRouter()
+
+LIME_ONLY = ("samples", "seed", "superpixels", "fill", "polarity", "top_superpixels")
+# Drawing gets as long, also where no time is left of the wait.
+DRAW_SECONDS = 1.0
+RETRY_AFTER = {"retry-after": "1"}
+
+EXPLAIN_ERRORS = (
+    *IMAGE_ERRORS,
+    errors.BodyTooLarge,
+    errors.InvalidRequest,
+    errors.ModelRequired,
+    errors.UnknownModel,
+    errors.UnknownVersion,
+    errors.UnknownLabel,
+    errors.Overloaded,
+    errors.Draining,
+    errors.DeadlineExceeded,
+    errors.ExplainerDied,
+    errors.ExplanationFailed,
+)
+CACHE = {
+    "X-Cache": {
+        "description": "Whether it was kept from before: hit or miss.",
+        "schema": {"type": "string", "enum": ["hit", "miss"]},
+    }
+}
+RESULT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The drawing, or with `format=json` its numbers.",
+        "headers": ETAG | CACHE,
+        "model": LimeAnswer | GradcamAnswer,
+        "content": {
+            "image/png": {"schema": BINARY},
+            "application/json": {"example": LimeAnswer.model_config["json_schema_extra"]["example"]},  # type: ignore[index]
+        },
+    }
+}
+HELD: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The client's copy is still right.", "headers": ETAG | CACHE}
+}
+LATER: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "It takes longer; this is where it will be.",
+        "model": ExplanationJob,
+        "headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}},
+    }
+}
+
+
+class Wanted(NamedTuple):
+    """A question, and how its answer is wanted."""
+
+    asked: Asked
+    look: Look
+
+
+def wanted(service: Classifier, query: ExplanationQuery, image_id: str) -> Wanted:
+    """Read a query.
+
+    Raises:
+        InvalidRequest: a parameter does not belong to the method.
+        ModelRequired, UnknownModel, UnknownVersion: see `Repository.find`.
+        UnknownLabel: the version has no such class.
+    """
+    check_method(query, query.method)
+    version = service.repository.find(query.model, query.version)
+    index = None if query.label is None else find_label(version.manifest, query.label)
+    lime: dict[str, Any] = {name: getattr(query, name) for name in ("samples", "seed", "superpixels")}
+    question = Question(method=query.method, class_index=index, **lime, fill=query.fill or Question().fill)
+    label = None if index is None else version.manifest.labels[index]
+    return Wanted(Asked(image_id, version, question), restyled(query, Look(Style(), "png", label)))
+
+
+def restyled(query: ResultQuery, look: Look) -> Look:
+    """How a result is wanted, where the query says it."""
+    names = ("style", "polarity", "opacity", "size")
+    changes: dict[str, Any] = {name: value for name in names if (value := getattr(query, name)) is not None}
+    if query.top_superpixels is not None:
+        changes["top_superpixels"] = query.top_superpixels or None
+    form: Format = query.format or look.format
+    return look._replace(style=look.style._replace(**changes), format=form)
+
+
+def check_method(query: ResultQuery, method: str) -> None:
+    """Refuse what only LIME takes.
+
+    Raises:
+        InvalidRequest: a parameter does not belong to the method.
+    """
+    if method == "lime":
+        return
+    if foreign := [name for name in LIME_ONLY if getattr(query, name, None) is not None]:
+        raise errors.InvalidRequest(
+            f"expected none of LIME's own parameters with method={method}, got {', '.join(foreign)}"
+        )
+
+
+@router.get(
+    "/explain",
+    summary="Why a model says what it says of a kept picture",
+    response_class=Response,
+    responses=RESULT | HELD | LATER | responses(*EXPLAIN_ERRORS, errors.UnknownImage, errors.StoreUnavailable),
+)
+async def explain(
+    request: Request,
+    query: Annotated[ExplainQuery, Query()],
+    service: Service,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """By LIME, which superpixels speak for a class and against it; by Grad-CAM, where a layer does. The same picture,
+    version and parameters give the same bytes. What takes longer than `wait` goes on as a job.
+    """
+    want = wanted(service, query, query.image_id)
+    # `*` asks what is there, which a name does not tell.
+    if if_none_match and still_holds(etag(want), if_none_match.replace("*", "")):
+        return not_modified(want)
+
+    async def answer() -> Response:
+        async with AsyncExitStack() as held:
+            picture = named(service, query.image_id, held)
+            return await _answer(request, service, want, query.wait, picture, hold=False)
+
+    return await until_gone(request, answer())
+
+
+@router.post(
+    "/explain",
+    summary="Why a model says what it says of a picture",
+    response_class=Response,
+    openapi_extra={"requestBody": PICTURE_BODY},
+    responses=RESULT | LATER | responses(*EXPLAIN_ERRORS, *BODY_ERRORS),
+)
+async def explain_body(request: Request, query: Annotated[ExplainBodyQuery, Query()], service: Service) -> Response:
+    """As `GET /explain`, with one picture in the body as `POST /predict` takes it; it is kept for further questions
+    unless `store` is false.
+    """
+    # What is wrong with the question is said before a body is read.
+    want = wanted(service, query, "")
+    data, image_id = await read_checked(request, service, keep=query.store)
+    want = want._replace(asked=want.asked._replace(image_id=image_id))
+    hold = not (query.store and service.images.holds(image_id))
+    return await until_gone(request, _answer(request, service, want, query.wait, itself(data), hold=hold))
+
+
+async def read_checked(request: Request, service: Classifier, *, keep: bool) -> tuple[bytes, str]:
+    """The one picture of a request's body, which can be decoded, and its id; `keep`: for further questions.
+
+    Raises:
+        BodyTooSlow: it did not arrive in time.
+        ClientError: it is none, or not one.
+        Overloaded, DeadlineExceeded: see `Classifier.check`.
+    """
+    picture = await read_picture(request, service.settings.timeout)
+    return picture.data, await until_gone(request, service.check(picture, keep=keep))
+
+
+def itself(data: bytes) -> PictureOf:
+    """A picture that is at hand."""
+
+    async def get() -> bytes:
+        return data
+
+    return get
+
+
+def named(service: Classifier, image_id: str, held: AsyncExitStack) -> PictureOf:
+    """A kept picture; once it is read, it is in hand until `held` ends."""
+    return lambda: held.enter_async_context(service.picture(image_id))
+
+
+async def _answer(
+    request: Request, service: Classifier, want: Wanted, wait: float | None, picture: PictureOf, *, hold: bool
+) -> Response:
+    asked, look = want
+    explanations = service.explaining.explanations
+    if look.format == "png" and (png := await explanations.kept_drawing(asked.drawing(look.style))):
+        return png_answer(want, png, hit=True)
+    wait = service.settings.explain_wait if wait is None else wait
+    deadline = anyio.current_time() + wait
+    explanation = await explanations.kept(asked.name)
+    hit = explanation is not None
+    if explanation is None or look.format == "png":
+        picture = itself(await picture())
+    if explanation is None:
+        data = await picture()
+        flight = explanations.join(asked, data)
+        try:
+            with anyio.move_on_after(wait):
+                explanation = await landed(flight)
+            if explanation is None:
+                # From now on the job waits for it, too.
+                return later(request, await service.explaining.jobs.start(asked, look, data, hold=hold))
+        finally:
+            explanations.leave(flight)
+    with anyio.move_on_after(max(DRAW_SECONDS, deadline - anyio.current_time())):
+        return await shown(service, want, explanation, picture, hit=hit, keep=not hold)
+    # Its job is done, and draws when its result is fetched.
+    return later(request, await service.explaining.jobs.start(asked, look, await picture(), hold=hold))
+
+
+async def shown(
+    service: Classifier, want: Wanted, explanation: Explanation, picture: PictureOf, *, hit: bool, keep: bool
+) -> Response:
+    """The answer with an explanation: its numbers, or a drawing of it, which is kept where its picture is.
+
+    Raises:
+        UnknownImage: the picture is not kept any more, nor the drawing.
+    """
+    asked, look = want
+    if look.format == "json":
+        return _json(want, explanation, hit=hit)
+    png = await service.explaining.explanations.draw(asked, explanation, look.style, picture, keep=keep)
+    return png_answer(want, png, hit=False)
+
+
+def later(request: Request, record: Record) -> Response:
+    """Where the answer will be."""
+    job = job_answer(request, record)
+    return Response(
+        job.model_dump_json(),
+        202,
+        {"location": job.links.self, "cache-control": "no-store", **RETRY_AFTER},
+        media_type="application/json",
+    )
+
+
+def job_answer(request: Request, record: Record) -> ExplanationJob:
+    """What is told of a job."""
+    place = f"{request.scope.get('root_path', '')}/explanations/{record.id}"
+    failure = record.failure
+    return ExplanationJob(
+        **record.model_dump(
+            include={"id", "state", "image_id", "model", "version", "label", "created", "started", "finished"}
+        ),
+        method=record.question.method,
+        progress=JobProgress(**record.progress.model_dump()) if record.progress else None,
+        error=problem_of(failed(failure.code, failure.detail)) if failure else None,
+        links=JobLinks(
+            self=place,
+            events=f"{place}/events",
+            preview=f"{place}/preview" if record.preview or record.state == "done" else None,
+            result=f"{place}/result" if record.state == "done" else None,
+        ),
+    )
+
+
+def etag(want: Wanted) -> str:
+    """Strong: what decides an answer's bytes."""
+    asked, look = want
+    name = asked.name if look.format == "json" else asked.drawing(look.style)
+    return f'"{hashlib.sha256(name.encode()).hexdigest()}"'
+
+
+def not_modified(want: Wanted) -> Response:
+    """The client has it: known by its name alone."""
+    return Response(status_code=304, headers=_headers(want, hit=True))
+
+
+def png_answer(want: Wanted, png: bytes, *, hit: bool) -> Response:
+    """A drawing."""
+    return Response(png, headers=_headers(want, hit=hit), media_type="image/png")
+
+
+def _json(want: Wanted, explanation: Explanation, *, hit: bool) -> Response:
+    manifest = want.asked.version.manifest
+    about: dict[str, Any] = {
+        "image_id": want.asked.image_id,
+        "model": manifest.name,
+        "version": manifest.version,
+        "label": manifest.labels[explanation.class_index],
+    }
+    numbers = explanation.model_dump()
+    answer = LimeAnswer(**about, **numbers) if explanation.method == "lime" else GradcamAnswer(**about, **numbers)
+    return Response(answer.model_dump_json(), headers=_headers(want, hit=hit), media_type="application/json")
+
+
+def _headers(want: Wanted, *, hit: bool) -> dict[str, str]:
+    # A browser asks again: of a model named without a version, another one may answer by then.
+    return {"etag": etag(want), "cache-control": "private, no-cache", "x-cache": "hit" if hit else "miss"}

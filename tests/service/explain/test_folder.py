@@ -1,0 +1,114 @@
+"""`python -m service explain`, as its users start it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, draw, encode
+
+
+def explain(models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", "explain", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "SICHTBAR_MODELS": str(models)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "more & more").mkdir(parents=True)
+    (folder / "circle.png").write_bytes(encode(draw("circle", 1, (90, 60))))
+    (folder / "more & more" / "square #2.jpg").write_bytes(encode(draw("square", 2, (50, 80)), "JPEG"))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+class Sheet(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.images.append(dict(attrs)["src"] or "")
+
+
+def test_overlays_numbers_and_a_page(shapes_models: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finished = explain(shapes_models, str(pictures), "--out", str(out), "--method", "both", "--samples", "64")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("4 of 4 explained")
+    sheet = Sheet()
+    sheet.feed((out / "index.html").read_text())
+    assert sheet.images == [
+        "circle.png.lime.png",
+        "circle.png.gradcam.png",
+        "more%20%26%20more/square%20%232.jpg.lime.png",
+        "more%20%26%20more/square%20%232.jpg.gradcam.png",
+    ]
+    with Image.open(io.BytesIO((out / "circle.png.lime.png").read_bytes())) as overlay:
+        assert overlay.width / overlay.height == pytest.approx(1.5, abs=0.01)
+    numbers = json.loads((out / "explanations.json").read_text())
+    assert [(one["picture"], one["method"], one["label"]) for one in numbers][:2] == [
+        ("circle.png", "lime", "circle"),
+        ("circle.png", "gradcam", "circle"),
+    ]
+    assert numbers[0]["samples"] == 64
+
+
+def test_a_second_run_gives_the_same_bytes_and_does_not_explain_its_own_overlays(
+    shapes_models: Path, pictures: Path
+) -> None:
+    out = pictures / "out"
+    arguments = (str(pictures), "--out", str(out), "--samples", "64")
+    assert explain(shapes_models, *arguments).returncode == 0
+    first = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert explain(shapes_models, *arguments).returncode == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == first
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_explained(
+    shapes_models: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "broken.png").write_bytes(encode(draw("circle", 1))[:60])
+    finished = explain(shapes_models, str(pictures), "--out", str(tmp_path / "out"), "--samples", "64")
+    assert finished.returncode == 1
+    assert "broken.png: the picture is truncated or damaged" in finished.stderr
+    assert finished.stdout.startswith("2 of 3 explained")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--label", "cirle"], "unknown_label: expected a class of shapes/1, such as circle"),
+        (["--model", "shape"], "unknown_model: expected one of shapes, got 'shape'"),
+        (["--version", "7"], "unknown_version: expected version 1 of shapes, got 7"),
+    ],
+)
+def test_what_is_not_there_is_said(
+    shapes_models: Path, pictures: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    finished = explain(shapes_models, str(pictures), "--out", str(tmp_path / "out"), *arguments)
+    assert finished.returncode == 1
+    assert said in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_folder_without_pictures_is_said(shapes_models: Path, tmp_path: Path) -> None:
+    finished = explain(shapes_models, str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
+    assert finished.returncode == 1
+    assert "expected a folder with pictures, found none" in finished.stderr

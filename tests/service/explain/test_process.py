@@ -1,0 +1,129 @@
+"""The process that explains, asked for functions of these tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from multiprocessing.connection import Pipe
+from unittest.mock import Mock
+
+import anyio
+import pytest
+
+import service.explain
+from service.errors import ExplainerDied
+from service.explain import process as module
+from service.explain.model import Model
+from service.explain.process import Explainer, Task
+from service.explain.question import Progress, Report
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.anyio
+
+VERSION = ROOT / "models" / "fruit_cnn" / "1"
+
+
+def environment(model: Model, report: Report, names: list[str]) -> list[str | None]:
+    return [os.environ.get(name) for name in names]
+
+
+def work(model: Model, report: Report) -> None:
+    while True:
+        time.sleep(0.01)
+        report(Progress(1, 2, 0.0, None))
+
+
+def sleep(model: Model, report: Report, seconds: float) -> None:
+    report(Progress(1, 2, 0.0, None))
+    time.sleep(seconds)
+
+
+@pytest.fixture
+async def explainer() -> AsyncIterator[Explainer]:
+    opened = Explainer("openvino", threads=1, nice=0)
+    yield opened
+    await opened.close()
+
+
+async def test_matrices_are_multiplied_on_one_thread(explainer: Explainer) -> None:
+    names = list(module.ONE_THREAD)
+    assert await explainer.run(environment, VERSION, names) == ["1"] * len(names)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+async def test_a_signal_to_the_whole_group_does_not_end_it(explainer: Explainer, number: signal.Signals) -> None:
+    await explainer.run(environment, VERSION, [])
+    pid = explainer.pid
+    assert pid
+    os.kill(pid, number)
+    await explainer.run(environment, VERSION, [])
+    assert explainer.pid == pid
+
+
+async def leave(explainer: Explainer, function: Callable[..., None], *arguments: float) -> None:
+    """Ask, and be cancelled once it is under way."""
+    under_way = asyncio.Event()
+    asked = asyncio.create_task(
+        explainer.run(function, VERSION, *arguments, lane="long", on_progress=lambda progress: under_way.set())
+    )
+    await under_way.wait()
+    asked.cancel()
+    with suppress(asyncio.CancelledError):
+        await asked
+
+
+async def test_a_task_that_hangs_is_ended_with_the_process(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HANG_SECONDS", 0.2)
+    await leave(explainer, sleep, 600.0)
+    pid = explainer.pid
+    with pytest.raises(ExplainerDied):
+        await explainer.run(environment, VERSION, [], lane="long")
+    await explainer.run(environment, VERSION, [], lane="long")
+    assert explainer.pid != pid
+
+
+async def test_the_process_lives_on_when_what_was_cancelled_ends(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HANG_SECONDS", 2.0)
+    kill = Mock()
+    monkeypatch.setattr(module, "_kill", kill)
+    await leave(explainer, work)
+    pid = explainer.pid
+    under_way = asyncio.Event()
+    long = asyncio.create_task(
+        explainer.run(sleep, VERSION, 3.0, lane="long", on_progress=lambda progress: under_way.set())
+    )
+    await under_way.wait()
+    # Behind it.
+    with anyio.move_on_after(0.1):
+        await explainer.run(environment, VERSION, [], lane="long")
+    await long
+    assert explainer.pid == pid
+    kill.assert_not_called()
+
+
+def test_nothing_is_explained_to_a_service_that_died() -> None:
+    ours, theirs = Pipe()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", service.explain.__name__, str(theirs.fileno()), "openvino", "1", "0"],
+            pass_fds=[theirs.fileno()],
+        )
+    for number in range(2):
+        ours.send(Task(number, "long", sleep, VERSION, (60.0,)))
+    assert ours.poll(30)
+    # What it said is unread: its next look at the pipe is an error, not the end.
+    ours.close()
+    try:
+        assert process.wait(10) == 0
+    finally:
+        process.kill()

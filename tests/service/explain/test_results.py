@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from time import time
+
+import pytest
+
+from service.explain import results
+from service.explain.results import Results
+from service.images.disk import secure
+
+pytestmark = pytest.mark.anyio
+
+
+def open_results(folder: Path | None, **options: float) -> Results:
+    return Results(folder, **{"max_bytes": 10_000, "max_seconds": 60, **options})  # type: ignore[arg-type]
+
+
+async def test_another_process_finds_what_one_has_kept(tmp_path: Path) -> None:
+    await open_results(tmp_path).put("a.png", b"drawn", shows_picture=True)
+    assert await open_results(tmp_path).get("a.png") == b"drawn"
+    assert await open_results(tmp_path).get("b.png") is None
+
+
+async def test_without_a_folder_what_shows_a_picture_is_not_kept() -> None:
+    kept = open_results(None)
+    await kept.put("a.png", b"drawn", shows_picture=True)
+    await kept.put("a.json", b"numbers", shows_picture=False)
+    assert await kept.get("a.png") is None
+    assert await kept.get("a.json") == b"numbers"
+
+
+async def test_what_is_too_old_is_gone_from_memory_and_disk(tmp_path: Path) -> None:
+    kept = open_results(tmp_path, max_seconds=0)
+    await kept.put("a.json", b"numbers", shows_picture=False)
+    assert await kept.get("a.json") is None
+    await kept.put("b.json", b"numbers", shows_picture=False)
+    await kept.sweep()
+    assert not list(tmp_path.iterdir())
+
+
+async def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
+    kept = open_results(tmp_path, max_bytes=3 * 1032)
+    for place, name in enumerate("abc"):
+        await kept.put(name, bytes(1000), shows_picture=True)
+        os.utime(tmp_path / name, (time() - 50 + place, time()))
+    assert await kept.get("a")
+    await kept.put("d", bytes(1000), shows_picture=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "d"]
+
+
+async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MEMORY_BYTES", 1500)
+    kept = open_results(None)
+    for name in "ab":
+        await kept.put(name, bytes(1000), shows_picture=False)
+    assert await kept.get("a") is None
+    assert await kept.get("b")
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", bytes(2000)])
+async def test_a_damaged_file_is_no_result(tmp_path: Path, damage: bytes) -> None:
+    kept = open_results(tmp_path)
+    await kept.put("a.png", b"drawn", shows_picture=True)
+    (tmp_path / "a.png").write_bytes(damage)
+    assert await kept.get("a.png") is None
+    assert not (tmp_path / "a.png").exists()
+
+
+async def test_a_disk_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    kept = open_results(tmp_path / "file" / "folder")
+    await kept.put("a.json", b"numbers", shows_picture=False)
+    assert await kept.get("a.json") == b"numbers"
+    await kept.sweep()
+
+
+async def test_folders_that_were_removed_are_made_again_and_closed_to_others(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    kept = Results(store / "folder", above=[store], max_bytes=10_000, max_seconds=60)
+    await kept.put("a", b"1", shows_picture=True)
+    shutil.rmtree(store)
+    await kept.put("a", b"2", shows_picture=True)
+    assert await kept.get("a") == b"2"
+    secure(store)
+    secure(store / "folder")
+
+
+async def test_nothing_is_kept_or_found_where_others_may_write(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    kept = Results(store / "folder", above=[store], max_bytes=10_000, max_seconds=60)
+    await kept.put("a", b"1", shows_picture=True)
+    store.chmod(0o777)
+    await kept.put("b", b"1", shows_picture=True)
+    assert await kept.get("a") is None
+    assert [path.name for path in (store / "folder").iterdir()] == ["a"]
