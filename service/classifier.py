@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decode import decode, fit, is_quick
-from service.engines import choose_engine, require_tensorflow
+from service.engines import require_tensorflow
 from service.engines.base import Outputs
 from service.errors import DeadlineExceeded, ImageError, Overloaded, TooManyImages
 from service.explain.process import Explainer
@@ -91,16 +91,15 @@ class Classifier:
             StartupFailed: TensorFlow is not installed, no model is valid, or the store is not what the settings say.
         """
         require_tensorflow()
-        engine = await asyncio.to_thread(choose_engine, self.settings.engine)
-        self.explainer = Explainer(
-            engine,
-            threads=self.settings.threads,
-            nice=self.settings.explain_nice,
-            on_restart=self.metrics.explainer_restarts.inc,
-        )
         async with AsyncExitStack() as opened:
             self.images = await opened.enter_async_context(open_store(self.settings, self.metrics))
             await opened.enter_async_context(self.repository)
+            self.explainer = Explainer(
+                self.repository.engine,
+                threads=self.settings.threads,
+                nice=self.settings.explain_nice,
+                on_restart=self.metrics.explainer_restarts.inc,
+            )
             opened.push_async_callback(self.explainer.close)
             await self.explaining.open(self.explainer, self.repository.versions)
             opened.push_async_callback(self.explaining.close)

@@ -58,6 +58,9 @@ class VersionState:
 class Repository:
     """All versions below one folder, loaded while the context is open."""
 
+    engine: Literal["openvino", "tensorflow"]
+    """What runs them."""
+
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -72,9 +75,9 @@ class Repository:
             StartupFailed: no version could be loaded.
         """
         folders = version_folders(self._settings.models)
-        engine = await asyncio.to_thread(choose_engine, self._settings.engine)
+        self.engine = await asyncio.to_thread(choose_engine, self._settings.engine)
         for folder in folders:
-            await self._load(folder, engine)
+            await self._load(folder)
         if not self._versions:
             reasons = "; ".join(f"{s.model}/{s.version}: {s.reason}" for s in self._states)
             raise StartupFailed(f"no valid model under {self._settings.models}: {reasons}")
@@ -127,10 +130,8 @@ class Repository:
             UnknownModel: no such model is loaded.
             UnknownVersion: the model has no such version loaded.
         """
-        name = model if model is not None else self._default_model()
-        versions = self._versions.get(name)
-        if versions is None:
-            raise UnknownModel(f"expected one of {', '.join(sorted(self._versions))}, got {name!r}")
+        name = _meant(model, self._settings.default_model, sorted(self._versions))
+        versions = self._versions[name]
         if version is None:
             return versions[max(versions)]
         if version not in versions:
@@ -141,17 +142,10 @@ class Repository:
             )
         return versions[version]
 
-    def _default_model(self) -> str:
-        if self._settings.default_model is not None:
-            return self._settings.default_model
-        if len(self._versions) > 1:
-            raise ModelRequired(f"expected `model`, one of {', '.join(sorted(self._versions))}; got none")
-        return next(iter(self._versions))
-
-    async def _load(self, folder: Path, engine_name: Literal["openvino", "tensorflow"]) -> None:
+    async def _load(self, folder: Path) -> None:
         model, number = folder.parent.name, int(folder.name)
         try:
-            manifest, engine = await asyncio.to_thread(load_version, folder, engine_name, self._settings)
+            manifest, engine = await asyncio.to_thread(load_version, folder, self.engine, self._settings)
         # Whatever an engine raises on a folder from outside, the other versions shall serve.
         except Exception as error:
             state = VersionState(model, number, "failed", reason=_reason(error))
@@ -210,13 +204,8 @@ def find_version(settings: Settings, model: str | None, version: int | None) -> 
         ModelRequired, UnknownModel, UnknownVersion: see `Repository.find`.
     """
     folders = version_folders(settings.models)
-    names = sorted({folder.parent.name for folder in folders})
-    name = model or settings.default_model or (names[0] if len(names) == 1 else None)
-    if name is None:
-        raise ModelRequired(f"expected one of {', '.join(names)}; got none")
+    name = _meant(model, settings.default_model, sorted({folder.parent.name for folder in folders}))
     numbers = {int(folder.name): folder for folder in folders if folder.parent.name == name}
-    if not numbers:
-        raise UnknownModel(f"expected one of {', '.join(names)}, got {name!r}")
     found = numbers.get(max(numbers) if version is None else version)
     if found is None:
         raise UnknownVersion(f"expected version {', '.join(map(str, numbers))} of {name}, got {version}")
@@ -226,6 +215,18 @@ def find_version(settings: Settings, model: str | None, version: int | None) -> 
     except InvalidVersion as invalid:
         raise StartupFailed(f"{found}: {invalid}") from None
     return manifest, found.absolute()
+
+
+def _meant(model: str | None, default: str | None, names: Sequence[str]) -> str:
+    """The one of `names` that is asked for: the default, or the only one, unless `model` is given."""
+    name = model if model is not None else default
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None:
+        raise ModelRequired(f"expected `model`, one of {', '.join(names)}; got none")
+    if name not in names:
+        raise UnknownModel(f"expected one of {', '.join(names)}, got {name!r}")
+    return name
 
 
 def _is_version(folder: Path) -> bool:

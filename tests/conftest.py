@@ -136,18 +136,19 @@ def own_models(shapes_models: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The real pictures; tests that use them are marked `realdata`."""
-    folder = Path(os.environ.get("SICHTBAR_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip("no real pictures: set SICHTBAR_DATA")
-    return folder
+    return _shared("SICHTBAR_DATA", "data", "pictures")
 
 
 @pytest.fixture(scope="session")
 def weights_folder() -> Path:
     """The real ImageNet weights; tests that use them are marked `realdata`."""
-    folder = Path(os.environ.get("SICHTBAR_WEIGHTS", ROOT.parent / "shared" / "weights"))
+    return _shared("SICHTBAR_WEIGHTS", "weights", "weights")
+
+
+def _shared(variable: str, name: str, what: str) -> Path:
+    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / name))
     if not folder.is_dir():
-        pytest.skip("no real weights: set SICHTBAR_WEIGHTS")
+        pytest.skip(f"no real {what}: set {variable}")
     return folder
 
 

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.linalg import hadamard
 
-from service.decode import fit
 from service.explain import surrogate
 from service.explain.model import Model
 from service.explain.question import Deletion, LimeExplanation, Progress, Question, Report, Superpixel, runs
-from service.explain.superpixels import Superpixels, superpixels
+from service.explain.superpixels import superpixels
 
 Masks = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -63,8 +62,9 @@ def explain(model: Model, report: Report, image: Image.Image, question: Question
     correlation of `STABLE`, or no weight is off by more than `NEGLIGIBLE`, and of `MOST_SAMPLES` at the most.
     """
     parts = superpixels(image, model.manifest.input, count=question.superpixels, fill=question.fill)
-    whole = model.predict(fit(image, model.manifest.input)[None]).probabilities[0]
+    whole = model.predict(parts.perturbed(np.ones((1, parts.count), bool))).probabilities[0]
     index = int(whole.argmax()) if question.class_index is None else question.class_index
+    outlines = [(int(inside.sum()), runs(inside)) for inside in (parts.segments == s for s in range(parts.count))]
 
     def ask(masks: Masks) -> Floats:
         return model.predict_quickly(parts.perturbed(masks)).probabilities[:, index].astype(np.float64)
@@ -76,7 +76,11 @@ def explain(model: Model, report: Report, image: Image.Image, question: Question
             box=parts.box,
             width=parts.segments.shape[1],
             height=parts.segments.shape[0],
-            superpixels=_described(parts, line.weights),
+            superpixels=[
+                # No negative zero.
+                Superpixel(weight=round(float(weight), DECIMALS) + 0.0, pixels=pixels, runs=lengths)
+                for weight, (pixels, lengths) in zip(line.weights, outlines, strict=True)
+            ],
             intercept=round(line.intercept, DECIMALS),
             r2=round(line.r2, DECIMALS),
             samples=asked,
@@ -202,12 +206,11 @@ def _deletion(weights: Floats, whole: float, ask: Callable[[Masks], Floats]) -> 
     """Take superpixels away step by step, the most important first, and the other way round."""
     order = np.argsort(-weights, kind="stable")
     steps = np.unique(np.linspace(0, len(order), min(DELETION_STEPS, len(order)) + 1).round().astype(int))
-    masks = np.ones((2, len(steps), len(order)), bool)
-    for row, gone in enumerate(steps):
+    masks = np.ones((2, len(steps) - 1, len(order)), bool)
+    for row, gone in enumerate(steps[1:]):
         masks[0, row, order[:gone]] = False
         masks[1, row, order[len(order) - gone :]] = False
-    falls = ask(masks.reshape(-1, len(order))).reshape(2, -1)
-    falls[:, 0] = whole
+    falls = np.column_stack([[whole, whole], ask(masks.reshape(-1, len(order))).reshape(2, -1)])
     # At both ends nothing, or everything, is gone either way.
     gaps = (falls[1] - falls[0])[1:-1]
     score = round(float(gaps.mean() / falls.max()), DECIMALS) if gaps.size and np.ptp(falls) > NEGLIGIBLE else None
@@ -217,13 +220,3 @@ def _deletion(weights: Floats, whole: float, ask: Callable[[Masks], Floats]) -> 
 
 def _signs(masks: Masks) -> Floats:
     return np.where(masks, 1.0, -1.0)
-
-
-def _described(parts: Superpixels, weights: Floats) -> list[Superpixel]:
-    described = []
-    for index, weight in enumerate(weights):
-        inside = parts.segments == index
-        described.append(
-            Superpixel(weight=round(float(weight), DECIMALS) + 0.0, pixels=int(inside.sum()), runs=runs(inside))
-        )
-    return described

@@ -8,7 +8,6 @@ How much so is what makes the answers most likely.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,13 +64,10 @@ def fit(signs: Floats, probabilities: Floats, importance: Floats) -> Surrogate:
     share = importance / max(float(importance.sum()), 1e-12) + LEAST_SHARE / len(importance)
     share /= share.sum()
     # How they do together is plain from the first masks.
-    first, strength, noise = slice(SEARCHED), 0.0, 0.0
-    likeliest = -np.inf
-    for strength_, noise_ in itertools.product(INTERACTIONS, NOISES):
-        found = _covariance(signs[first], targets[first], _shares(share, strength_), noise_).likelihood
-        if found > likeliest:
-            likeliest, strength, noise = found, strength_, noise_
-    shares = _shares(share, strength)
+    shares, noise = max(
+        ((np.minimum(strength * share, MOST_OF_ONE), noise) for strength in INTERACTIONS for noise in NOISES),
+        key=lambda tried: _covariance(signs[:SEARCHED], targets[:SEARCHED], *tried).likelihood,
+    )
     best = _covariance(signs, targets, shares, noise)
     inverse = cho_solve((best.lower, True), np.eye(len(signs)))
     weights = inverse @ targets
@@ -88,10 +84,6 @@ def fit(signs: Floats, probabilities: Floats, importance: Floats) -> Surrogate:
         mean=mean,
         errors=2 * steepness * scale * left,
     )
-
-
-def _shares(share: Floats, strength: float) -> Floats:
-    return np.minimum(strength * share, MOST_OF_ONE)
 
 
 class _Covariance(NamedTuple):

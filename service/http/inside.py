@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -93,12 +94,8 @@ async def maps(
     """
     version = service.repository.find(query.model, query.version)
     _check(version, query)
-
-    async def answer() -> Response:
-        async with service.picture(query.image_id) as data:
-            return await _kept(if_none_match, version, query, lambda: _maps(service, version, query, data))
-
-    return await until_gone(request, answer())
+    answer = _of_kept_picture(service, version, query, if_none_match, partial(_maps, service, version, query))
+    return await until_gone(request, answer)
 
 
 @router.post(
@@ -130,12 +127,8 @@ async def walk(
     probabilities. All layers come from one inference.
     """
     version = service.repository.find(query.model, query.version)
-
-    async def answer() -> Response:
-        async with service.picture(query.image_id) as data:
-            return await _kept(if_none_match, version, query, lambda: _walk(service, version, query, data))
-
-    return await until_gone(request, answer())
+    answer = _of_kept_picture(service, version, query, if_none_match, partial(_walk, service, version, query))
+    return await until_gone(request, answer)
 
 
 @router.get(
@@ -338,6 +331,17 @@ def _npy(content: bytes) -> Response:
 
 def _json(answer: LayerStatistics | FilterStatistics | Walk) -> Response:
     return Response(answer.model_dump_json(), media_type=JSON)
+
+
+async def _of_kept_picture(
+    service: Classifier,
+    version: Version,
+    query: ActivationsQuery | WalkQuery,
+    if_none_match: str | None,
+    make: Callable[[bytes], Awaitable[Response]],
+) -> Response:
+    async with service.picture(query.image_id) as data:
+        return await _kept(if_none_match, version, query, lambda: make(data))
 
 
 async def _kept(
