@@ -38,10 +38,8 @@ KERNELS = {
 NEAR, FEW = 5, 8
 DIGITS = 6
 LARGE_SIDE, PICTURE_SIDE = 512, 1024
-# How much of the picture a map hides where it is lowest and where it is highest; what the model does not see fades.
-LOW_COVER, HIGH_COVER, FADED = 0.15, 0.75, 0.35
-# Share of grey in the picture below a map, whose colours shall stand out.
-GREYED = 0.6
+# How much a picture fades where the map over it is lowest.
+OPACITY = 0.8
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -143,6 +141,12 @@ def check_channel(layer: Layer, channel: int | None) -> None:
         raise InvalidRequest(f"expected channel 0 to {count - 1} of {layer.name}, got {channel}")
 
 
+def none_channel(manifest: Manifest, layer: Layer) -> int | None:
+    """The channel of the last layer that stands for none of the classes, where there is one after theirs."""
+    classes = len(manifest.labels)
+    return classes if layer is manifest.layers[-1] and layer.shape == [classes + 1] else None
+
+
 def has_places(layer: Layer) -> bool:
     """Whether what the layer gives lies over the picture."""
     return len(layer.shape) == 3
@@ -182,36 +186,32 @@ def map_alone(model: Model, report: Report, data: bytes, layer: str, channel: in
 
 
 def map_over(model: Model, report: Report, data: bytes, layer: str, channel: int, max_pixels: int) -> bytes:
-    """One channel of a layer over the picture that it came from, in its place, as PNG."""
+    """The picture, which shows where one channel of a layer is strong, as PNG."""
     image = decode(data, max_pixels=max_pixels)
     batch = fit(image, model.manifest.input)
     return render.png(over(image, _given(model, batch, layer)[..., channel], model.manifest.input))
 
 
 def over(image: Image.Image, values: Floats, target: Input) -> Pixels:
-    """A map [h, w] of a model's whole input, laid over the picture. What the model does not see of it fades."""
+    """A map [h, w] of a model's whole input as light on the picture: it shows where the map is strong."""
     place = placement(image.size, target)
-    scale = min(1.0, PICTURE_SIDE / max(image.size))
-    if max(image.size) * scale < LARGE_SIDE:
-        scale = LARGE_SIDE / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    size = render.canvas_size(image.size, LARGE_SIDE, PICTURE_SIDE)
     picture = np.asarray(image.resize(size, Image.Resampling.BILINEAR), np.float32)
-    left, top, right, bottom = (round(edge * scale) for edge in place.seen)
+    across, down = size[0] / image.width, size[1] / image.height
+    left, right = (round(edge * across) for edge in place.seen[::2])
+    top, bottom = (round(edge * down) for edge in place.seen[1::2])
+    window = np.s_[top : max(bottom, top + 1), left : max(right, left + 1)]
+    shown = picture[window]
     rows, columns = values.shape[0] / target.height, values.shape[1] / target.width
     x, y = place.corner
     part = (x * columns, y * rows, (x + place.inner[0]) * columns, (y + place.inner[1]) * rows)
     values = np.nan_to_num(values)
-    window = np.s_[top : max(bottom, top + 1), left : max(right, left + 1)]
-    seen = (1 - GREYED) * picture[window] + GREYED * picture[window].mean(axis=-1, keepdims=True)
-    covering = Image.fromarray(np.ascontiguousarray(values)).resize(
-        (seen.shape[1], seen.shape[0]), Image.Resampling.BILINEAR, box=part
-    )
     low, high = float(values.min()), float(values.max())
-    shares = (np.asarray(covering) - low) / max(high - low, np.finfo(np.float32).tiny)
-    cover = (LOW_COVER + (HIGH_COVER - LOW_COVER) * shares)[..., None]
-    blended = FADED * picture + (1 - FADED) * 255
-    blended[window] = (1 - cover) * seen + cover * render.sequential(np.asarray(covering), low, high)
-    pixels: Pixels = np.rint(blended).astype(np.uint8)
+    shares = (values - low) / max(high - low, np.finfo(np.float32).tiny)
+    strength = Image.fromarray(shares).resize(shown.shape[1::-1], Image.Resampling.BILINEAR, box=part)
+    drawn = render.unseen(picture)
+    drawn[window] = render.spotlight(shown, np.asarray(strength), OPACITY)
+    pixels: Pixels = np.rint(drawn).astype(np.uint8)
     return pixels
 
 
@@ -406,9 +406,12 @@ def _short(value: float) -> float:
 
 def _some(name: str, known: list[str]) -> str:
     near = get_close_matches(name, known, n=NEAR, cutoff=0.4)
-    named = near + [other for other in known if other not in near][: max(0, FEW - len(near))]
+    named = {*near, *[other for other in known if other not in near][: max(0, FEW - len(near))]}
     others = len(known) - len(named)
-    return f"one of {', '.join(named)}" + (f" or {others} others" if others else "")
+    # The network's own order.
+    return f"one of {', '.join(layer for layer in known if layer in named)}" + (
+        f" or {others} others" if others else ""
+    )
 
 
 def _version(manifest: Manifest) -> str:

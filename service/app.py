@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
@@ -51,12 +51,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.classifier = classifier
     errors.install(app)
     app.router.routes.insert(0, native.PredictRoute())
-    app.include_router(native.router, tags=["Pictures and models"])
-    app.include_router(images.router, tags=["Pictures and models"])
-    app.include_router(explain.router, tags=["Explanations"])
-    app.include_router(explanations.router, tags=["Explanations"])
-    app.include_router(reports.router, tags=["Pictures and models"])
-    app.include_router(inside.router, tags=["Looking inside"])
+    for router, tag in (
+        (native.router, "Pictures and models"),
+        (images.router, "Pictures and models"),
+        (explain.router, "Explanations"),
+        (explanations.router, "Explanations"),
+        (reports.router, "Pictures and models"),
+        (inside.router, "Looking inside"),
+    ):
+        app.include_router(router, tags=[tag], dependencies=[Depends(native.refuse_repeated)])
     app.include_router(health.router, tags=["Operation"])
     app.include_router(pages.router)
     return app

@@ -80,7 +80,7 @@ class Classifier:
         self.metrics = Metrics()
         self.repository = Repository(settings, self.metrics)
         self.explaining = Explaining(settings, self.metrics)
-        self._looking = self._in_hand = 0
+        self._looking = self._in_hand = self._bytes_in_hand = 0
         self.draining = False
         self._decoders = BoundedPool(settings.decode_threads, max_queue=settings.max_queue, name="decode")
 
@@ -174,16 +174,25 @@ class Classifier:
         """A kept picture, held in memory while the context is open.
 
         Raises:
-            Overloaded: requests hold as many as they may.
+            Overloaded: requests hold as many, or as many bytes of them, as they may.
             UnknownImage, StoreUnavailable: see `ImageStore.get`.
         """
         if self._in_hand >= MOST_IN_HAND:
             raise Overloaded(f"{self._in_hand} kept pictures are worked on already")
         self._in_hand += 1
+        size = 0
         try:
-            yield await self.images.get(image_id)
+            data = await self.images.get(image_id)
+            size = len(data)
+            self._bytes_in_hand += size
+            if self._bytes_in_hand > self.settings.max_total_bytes:
+                raise Overloaded(
+                    f"requests under way hold {self.settings.max_total_bytes} bytes of kept pictures already"
+                )
+            yield data
         finally:
             self._in_hand -= 1
+            self._bytes_in_hand -= size
 
     async def look(self, function: Callable[..., T], version: Version, *arguments: object) -> T:
         """Run a function of `service.activations` on a version, in the process that explains.

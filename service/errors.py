@@ -28,6 +28,7 @@ ServiceError
 │   ├── Draining
 │   ├── DeadlineExceeded
 │   ├── ExplainerDied
+│   ├── Interrupted
 │   └── StoreUnavailable
 └── Fault                       the server's own failure
     ├── InferenceFailed
@@ -200,6 +201,12 @@ class ExplainerDied(Unavailable):
     """The process that explains died before it had an answer."""
 
     code = "explainer_died"
+
+
+class Interrupted(Unavailable):
+    """The service stopped before the explanation was done: ask for it again."""
+
+    code = "explanation_interrupted"
 
 
 class StoreUnavailable(Unavailable):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 # Both can be told apart by people who are blind to some colours; neither holds the grey of a dead cell.
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -28,6 +28,17 @@ PAPER, PAPER_ABOUT_ZERO = 255, 150
 DEAD, CROSS = 225, 140
 # A cross in fewer pixels is a blot.
 CROSS_SIDE = 5
+# Of a cell's number, in pixels; as shares of the height of a map and of a cell of one colour, where it hides nothing.
+SMALLEST_DIGITS, LARGEST_DIGITS = 10, 16
+MAP_DIGITS, COLOUR_DIGITS = 1 / 9, 1 / 3
+# How much of a map a number may hide.
+HIDDEN_SHARE = 1 / 6
+# What is left of the light below a number.
+PLATE = 0.35
+# A picture that is longer than so many times its other side is drawn as if it were not: a line shows nothing.
+MOST_ASPECT = 16
+# What stays of a picture's light, without colours: where it is not shown, and where nothing is known of it.
+FADED_LIGHT, UNSEEN_LIGHT = 0.35, 0.2
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -84,7 +95,10 @@ def layout(count: int, height: int, width: int) -> Grid:
 def sheet(
     maps: Floats, grid: Grid, colour: Callable[[Floats], Pixels], dead: NDArray[np.bool_], *, paper: int = PAPER
 ) -> Pixels:
-    """Maps [N, h, w] as cells of one picture: `colour` makes [h, w, 3] of each, but those that are dead get a cross."""
+    """Maps [N, h, w] as cells of one picture: `colour` makes [h, w, 3] of each, but those that are dead get a cross.
+
+    Each has its number in its corner, where that leaves enough of it.
+    """
     width, height = grid.size
     canvas = np.full((height, width, 3), paper, np.uint8)
     crossed = _crossed(grid.cell_height, grid.cell_width)
@@ -93,6 +107,7 @@ def sheet(
         size = (grid.cell_width, grid.cell_height)
         cell = crossed if dead[index] else enlarge(colour(shrink(values, size)), size)
         canvas[top : top + grid.cell_height, left : left + grid.cell_width] = cell
+    _number(canvas, grid, maps)
     return canvas
 
 
@@ -128,6 +143,35 @@ def about_grey(values: Floats, most: float) -> Pixels:
     return colours
 
 
+def canvas_size(picture: tuple[int, int], smallest: int, largest: int) -> tuple[int, int]:
+    """How large a picture of so many columns and rows is drawn upon: its longest side between the two, or its own."""
+    longest = max(picture)
+    side = min(largest, max(longest, smallest))
+    width, height = (max(1, round(each * side / longest), side // MOST_ASPECT) for each in picture)
+    return width, height
+
+
+def grey(picture: Floats) -> Floats:
+    """Luminance of [..., 3], as three equal channels (ITU-R BT.601)."""
+    return np.repeat((picture @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=-1)
+
+
+def spotlight(picture: Floats, strength: Floats, opacity: float) -> Floats:
+    """A picture [h, w, 3] that shows where `strength` [h, w] is 1, and fades to dark grey where it is 0.
+
+    `opacity` 0 is the picture alone.
+    """
+    faded = grey(picture) * (1 - opacity * (1 - FADED_LIGHT))
+    kept = strength[..., None] + (1 - strength[..., None]) * (1 - opacity)
+    lit: Floats = picture * kept + faded * (1 - kept)
+    return lit
+
+
+def unseen(picture: Floats) -> Floats:
+    """A picture [..., 3] of which nothing is known."""
+    return grey(picture) * UNSEEN_LIGHT
+
+
 def png(pixels: Pixels) -> bytes:
     """A PNG file of [h, w, 3] or [h, w]: the same bytes for the same pixels."""
     file = io.BytesIO()
@@ -151,6 +195,27 @@ def _table(name: str) -> Pixels:
 
     table: Pixels = colormaps[name](np.arange(256), bytes=True)[:, :3]
     return table
+
+
+def _number(canvas: Pixels, grid: Grid, maps: Floats) -> None:
+    """White on a darkened plate: to be read on any colour."""
+    alone = maps[0].size == 1
+    share = COLOUR_DIGITS if alone else MAP_DIGITS
+    size = min(max(SMALLEST_DIGITS, round(grid.cell_height * share)), LARGEST_DIGITS)
+    font = ImageFont.load_default(size)
+    _, above, _, below = font.getbbox("0123456789")
+    edge = max(1, size // 6)
+    height, longest = round(below - above) + 2 * edge, math.ceil(font.getlength(str(len(maps) - 1))) + 2 * edge
+    hides = height * longest / (grid.cell_height * grid.cell_width)
+    if height > grid.cell_height or longest > grid.cell_width or (hides > HIDDEN_SHARE and not alone):
+        return
+    for index in range(len(maps)):
+        left, top = grid.corner(index)
+        plate = Image.new("L", (math.ceil(font.getlength(str(index))) + 2 * edge, height))
+        ImageDraw.Draw(plate).text((edge, edge - above), str(index), fill=255, font=font)
+        below_it = canvas[top : top + plate.height, left : left + plate.width]
+        ink = np.asarray(plate, np.float32)[..., None] / 255
+        below_it[:] = np.rint(255 * ink + PLATE * below_it * (1 - ink))
 
 
 def _crossed(height: int, width: int) -> Pixels:

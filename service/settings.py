@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     decode_threads: PositiveInt = Field(default=2, description="Threads that decode pictures.")
     max_body_bytes: PositiveInt = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")
     max_total_bytes: PositiveInt = Field(
-        default=256 * 2**20, description="Bytes of bodies that all requests under way may hold; one more gets 503."
+        default=256 * 2**20,
+        description="Bytes of bodies that all requests under way may hold, and as many of kept pictures; "
+        "one more gets 503.",
     )
     # Pillow itself refuses more than the upper bound.
     max_pixels: int = Field(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.manifest import Manifest
 from training import report
-from training.errors import VersionError
+from training.errors import VersionError, first_problem
 from training.maximise import Maximised
 from training.pages import make_folder, write_page
 from training.publish import renew
@@ -70,8 +70,6 @@ def _read(document: Path) -> report.Report:
     try:
         return report.Report.model_validate_json(document.read_bytes())
     except ValidationError as invalid:
-        problem = invalid.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
         raise VersionError(
-            f"{document}: expected a report as `fit` writes it, found at {where}: {problem['msg']}"
+            f"{document}: expected a report as `fit` writes it, found at {first_problem(invalid)}"
         ) from None

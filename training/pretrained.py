@@ -20,7 +20,7 @@ from service.manifest import NAME_PATTERN, Input, Manifest, Metrics, Probe, hash
 from training import export
 from training.bars import Bars
 from training.data import Picture, gather, list_classes
-from training.errors import PublishError, WeightsError
+from training.errors import PublishError, WeightsError, first_problem
 from training.evaluate import Serve, answer, measure
 from training.judge import UNRECOGNISED_SHARE
 from training.networks.applications import (
@@ -140,11 +140,7 @@ def read_class_index(path: Path) -> list[Class]:
     except OSError as error:
         raise WeightsError(f"{path}: expected a class index as JSON: {error.strerror}") from None
     except ValidationError as invalid:
-        problem = invalid.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise WeightsError(
-            f"{path}: expected a class index as JSON, found at {where or 'its start'}: {problem['msg']}"
-        ) from None
+        raise WeightsError(f"{path}: expected a class index as JSON, found at {first_problem(invalid)}") from None
     if sorted(index) != list(range(IMAGENET_CLASSES)):
         raise WeightsError(f"{path}: expected the classes 0 to {IMAGENET_CLASSES - 1}, found {len(index)} classes")
     return [index[number] for number in range(IMAGENET_CLASSES)]

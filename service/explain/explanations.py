@@ -19,7 +19,7 @@ from service.errors import DeadlineExceeded, ServiceError
 from service.explain import tasks
 from service.explain.flights import Flight, Flights, landed
 from service.explain.overlay import Style
-from service.explain.process import Explainer
+from service.explain.process import Explainer, Lane
 from service.explain.question import Explanation, LimeExplanation, Question
 from service.explain.results import Results
 from service.metrics import Metrics
@@ -104,7 +104,12 @@ class Explanations:
         Raises:
             Overloaded: as many are queued and running as may be.
         """
-        return self._computing.join(asked.name, lambda flight: self._compute(flight, asked, data))
+        lane: Lane = "long" if asked.question.method == "lime" else "quick"
+        return self._computing.join(asked.name, lambda flight: self._compute(flight, asked, data), lane)
+
+    def ahead(self, flight: Flight[Explanation]) -> int:
+        """How many wait or run before it, where it waits for its turn."""
+        return self._computing.ahead(flight)
 
     def leave(self, flight: Flight[Explanation]) -> None:
         """Wait no longer."""
@@ -167,7 +172,7 @@ class Explanations:
         manifest, method = asked.version.manifest, asked.question.method
         labels = (method, manifest.name, str(manifest.version))
         outcome = "cancelled"
-        turn: AbstractAsyncContextManager[object] = self._turn if method == "lime" else nullcontext()
+        turn: AbstractAsyncContextManager[object] = self._turn if flight.lane == "long" else nullcontext()
         try:
             async with turn:
                 flight.start()
@@ -179,7 +184,7 @@ class Explanations:
                         data,
                         asked.question,
                         self._max_pixels,
-                        lane="long" if method == "lime" else "quick",
+                        lane=flight.lane,
                         on_progress=flight.report,
                     )
                 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timezone
+from itertools import takewhile
 from typing import Any, Generic, TypeVar
 
 import anyio
 
 from service.errors import Draining, Overloaded, ServiceError
+from service.explain.process import Lane
 from service.explain.question import Progress
 
 T = TypeVar("T")
@@ -20,8 +22,9 @@ class Flight(Generic[T]):
 
     task: asyncio.Task[T]
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, lane: Lane) -> None:
         self.key = key
+        self.lane = lane
         self.waiters = 0
         self.started: datetime | None = None
         self.progress: Progress | None = None
@@ -47,7 +50,7 @@ class Flights(Generic[T]):
     def __contains__(self, key: str) -> bool:
         return key in self._flights
 
-    def join(self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]]) -> Flight[T]:
+    def join(self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]], lane: Lane = "quick") -> Flight[T]:
         """Wait for what `work` computes, or for who computes it already. Whoever joined must `leave`.
 
         Raises:
@@ -60,7 +63,7 @@ class Flights(Generic[T]):
         if flight is None:
             if len(self._flights) >= self._limit:
                 raise Overloaded(f"{self._limit} {self._what} are queued or running already")
-            flight = Flight(key)
+            flight = Flight(key, lane)
             flight.task = asyncio.create_task(work(flight), name=key)
             flight.task.add_done_callback(lambda task: self._landed(flight, task))
             self._flights[key] = flight
@@ -78,6 +81,11 @@ class Flights(Generic[T]):
     def count(self, *, running: bool) -> int:
         """How many run, or wait for their turn."""
         return sum((flight.started is not None) is running for flight in self._flights.values())
+
+    def ahead(self, flight: Flight[T]) -> int:
+        """How many wait or run before it in its lane, where it waits for its turn."""
+        before = takewhile(lambda other: other is not flight, self._flights.values())
+        return sum(other.lane == flight.lane for other in before)
 
     async def close(self, seconds: float) -> None:
         """Let all finish for so long, then cancel the rest."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import anyio
 import structlog
 
-from service.errors import Draining, ExplanationFailed, Overloaded, ServiceError, UnknownExplanation
+from service.errors import Draining, ExplanationFailed, Interrupted, Overloaded, ServiceError, UnknownExplanation
 from service.explain.explanations import Asked, Explanations
 from service.explain.flights import Flight, landed
 from service.explain.overlay import Style
@@ -222,7 +222,7 @@ class Jobs:
             self._explanations.leave(flight)
         self._look(job, flight)
         kept = self._records is not None and job.preview is not None
-        job.update(**ending, preview=kept, finished=datetime.now(timezone.utc))
+        job.update(**ending, ahead=None, preview=kept, finished=datetime.now(timezone.utc))
         job.follower = None
         await self._write(job, job.preview)
         # Of a thousand jobs they would fill the memory.
@@ -230,9 +230,9 @@ class Jobs:
 
     def _look(self, job: _Job, flight: Flight[Explanation]) -> bool:
         """Bring a job's record up to date; whether that changed it."""
-        seen: dict[str, object] = {}
+        seen: dict[str, object] = {"ahead": self._explanations.ahead(flight)}
         if flight.started is not None:
-            seen |= {"state": "running", "started": max(flight.started, job.record.created)}
+            seen = {"ahead": None, "state": "running", "started": max(flight.started, job.record.created)}
         if flight.progress is not None:
             done, total, r2, preview = flight.progress
             job.preview = preview or job.preview
@@ -264,6 +264,8 @@ async def _ending(flight: Flight[Explanation]) -> dict[str, object]:
         return {"state": "cancelled"}
     try:
         await landed(flight)
+    except Draining:
+        return {"state": "failed", "failure": _failure(Interrupted("it was not done in time; ask for it again"))}
     except ServiceError as error:
         return {"state": "failed", "failure": _failure(error)}
     return {"state": "done"}

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy.ndimage import maximum_filter1d
 
+from service import render
 from service.decode import decode
 from service.explain.model import Model
 from service.explain.question import Box, Explanation, GradcamExplanation, LimeExplanation, Report
-from service.render import png, sequential
 
 StyleName = Literal["overlay", "outline", "heatmap"]
 Polarity = Literal["positive", "negative", "both"]
@@ -24,9 +24,7 @@ SMALLEST_SIDE = 384
 # For and against, told apart by people who are blind to some colours (Okabe and Ito, "Color Universal Design", 2008).
 FOR, AGAINST, NEUTRAL = (0, 90, 200), (230, 97, 1), (245, 245, 245)
 PAPER = (255, 255, 255)
-# What stays of the colours and of the light of what is not shown, at opacity 1.
-FADED_LIGHT = 0.35
-UNSEEN_LIGHT = 0.5
+# How much an area's colour is laid over it, at opacity 1.
 TINT = 0.1
 # Of outlines, in pixels of a canvas of 1024.
 SMOOTHING = 6.0
@@ -77,21 +75,19 @@ def draw(model: Model, report: Report, data: bytes, explanation: Explanation, st
     )
     picture = np.asarray(canvas, np.float32)
     if style.style == "heatmap":
-        grey = _grey(picture)
+        grey = render.grey(picture)
         pixels = grey + (shown.colours - grey) * style.opacity
     elif style.style == "overlay":
-        faded = _grey(picture) * (1 - style.opacity * (1 - FADED_LIGHT))
-        kept = shown.strength[..., None] + (1 - shown.strength[..., None]) * (1 - style.opacity)
-        pixels = picture * kept + faded * (1 - kept)
+        pixels = render.spotlight(picture, shown.strength, style.opacity)
         for mask, colour in ((shown.positive, FOR), (shown.negative, AGAINST)):
             pixels[mask] += (np.array(colour, np.float32) - pixels[mask]) * TINT * style.opacity
     else:
         pixels = picture.copy()
-    pixels[~shown.seen] = _grey(picture)[~shown.seen] * UNSEEN_LIGHT
+    pixels[~shown.seen] = render.unseen(picture[~shown.seen])
     drawn = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     if style.style != "heatmap":
         _outline(drawn, [(shown.negative, AGAINST), (shown.positive, FOR)])
-    return png(drawn)
+    return render.png(drawn)
 
 
 class _Place:
@@ -128,9 +124,7 @@ class _Place:
 
 
 def _canvas(image: Image.Image, size: int) -> Image.Image:
-    longest = max(image.size)
-    scale = min(size, max(longest, SMALLEST_SIDE)) / longest
-    target = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    target = render.canvas_size(image.size, SMALLEST_SIDE, size)
     return image if target == image.size else image.resize(target, Image.Resampling.BICUBIC)
 
 
@@ -165,14 +159,9 @@ def _gradcam(place: _Place, explanation: GradcamExplanation) -> _Shown:
         strength=heat,
         positive=heat > OUTLINED_HEAT,
         negative=np.zeros(heat.shape, bool),
-        colours=sequential(heat, 0, 1),
+        colours=render.sequential(heat, 0, 1),
         seen=seen,
     )
-
-
-def _grey(picture: Floats) -> Floats:
-    """Luminance of [H, W, 3], as three equal channels (ITU-R BT.601)."""
-    return np.repeat((picture @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=-1)
 
 
 def _diverging(shares: Floats) -> Pixels:

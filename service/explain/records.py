@@ -17,7 +17,7 @@ import anyio
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import ExplainerDied
+from service.errors import Interrupted
 from service.explain.overlay import Style
 from service.explain.question import LimeExplanation, Question
 from service.images.disk import secure
@@ -77,6 +77,8 @@ class Record(_Part):
     result: str
     """The result's name among `Results`."""
     created: datetime
+    ahead: int | None = None
+    """How many wait or run before it, while it is queued."""
     started: datetime | None = None
     finished: datetime | None = None
     progress: Counted | None = None
@@ -209,7 +211,7 @@ class Records:
         record = self._parse(self._folder / f"{job}{RECORD}", Record.model_validate_json)
         if record is None or not record.active:
             return record
-        gone = ExplainerDied("the service's process that worked on it has ended; ask again")
+        gone = Interrupted("the process of the service that worked on it has ended; ask for it again")
         return record.model_copy(
             update={
                 "state": "failed",

@@ -42,6 +42,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
     errors.ExplainerDied: 503,
+    errors.Interrupted: 503,
     errors.StoreUnavailable: 503,
     errors.InferenceFailed: 500,
     errors.ExplanationFailed: 500,

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import Header
+from fastapi import Header, Response
 
 ETAG = {"ETag": {"description": "The file's sha256.", "schema": {"type": "string"}}}
 
 IfNoneMatch = Annotated[str | None, Header(description="ETags of what the client has; 304 where one still holds.")]
 
 
-def still_holds(etag: str, if_none_match: str | None) -> bool:
-    """Whether the client has the file that `etag` names."""
+async def unless_held(
+    headers: Mapping[str, str], if_none_match: str | None, make: Callable[[], Awaitable[Response]]
+) -> Response:
+    """What `make` gives, or 304 where the client has what the `etag` of `headers` names: then nothing is made.
+
+    `*` stands for whatever there is, and only `make` tells whether there is something.
+    """
     held = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
-    return bool({"*", etag} & held)
+    not_modified = Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    if headers["etag"] in held:
+        return not_modified
+    made = await make()
+    return not_modified if held == {"*"} and made.status_code == HTTPStatus.OK else made

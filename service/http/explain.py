@@ -21,8 +21,8 @@ from service.explain.records import Format, Record
 from service.http.bodies import BINARY, BODY_ERRORS, IMAGE_ERRORS, PICTURE_BODY, read_picture
 from service.http.disconnect import until_gone
 from service.http.errors import failed, problem_of, responses
-from service.http.etags import ETAG, IfNoneMatch, still_holds
-from service.http.native import Service
+from service.http.etags import ETAG, IfNoneMatch, unless_held
+from service.http.native import Service, address
 from service.http.schemas import (
     ExplainBodyQuery,
     ExplainQuery,
@@ -133,6 +133,7 @@ def check_method(query: ResultQuery, method: str) -> None:
         )
 
 
+@router.head("/explain", include_in_schema=False)
 @router.get(
     "/explain",
     summary="Why a model says what it says of a kept picture",
@@ -149,16 +150,13 @@ async def explain(
     version and parameters give the same bytes. What takes longer than `wait` goes on as a job.
     """
     want = wanted(service, query, query.image_id)
-    # `*` asks what is there, which a name does not tell.
-    if if_none_match and still_holds(etag(want), if_none_match.replace("*", "")):
-        return not_modified(want)
 
     async def answer() -> Response:
         async with AsyncExitStack() as held:
             picture = named(service, query.image_id, held)
             return await _answer(request, service, want, query.wait, picture, hold=False)
 
-    return await until_gone(request, answer())
+    return await until_gone(request, unless_held(known(want), if_none_match, answer))
 
 
 @router.post(
@@ -264,11 +262,11 @@ def later(request: Request, record: Record) -> Response:
 
 def job_answer(request: Request, record: Record) -> ExplanationJob:
     """What is told of a job."""
-    place = f"{request.scope.get('root_path', '')}/explanations/{record.id}"
+    place = address(request, f"/explanations/{record.id}")
     failure = record.failure
     return ExplanationJob(
         **record.model_dump(
-            include={"id", "state", "image_id", "model", "version", "label", "created", "started", "finished"}
+            include={"id", "state", "image_id", "model", "version", "label", "created", "ahead", "started", "finished"}
         ),
         method=record.question.method,
         progress=JobProgress(**record.progress.model_dump()) if record.progress else None,
@@ -282,16 +280,16 @@ def job_answer(request: Request, record: Record) -> ExplanationJob:
     )
 
 
-def etag(want: Wanted) -> str:
+def _etag(want: Wanted) -> str:
     """Strong: what decides an answer's bytes."""
     asked, look = want
     name = asked.name if look.format == "json" else asked.drawing(look.style)
     return f'"{hashlib.sha256(name.encode()).hexdigest()}"'
 
 
-def not_modified(want: Wanted) -> Response:
-    """The client has it: known by its name alone."""
-    return Response(status_code=304, headers=_headers(want, hit=True))
+def known(want: Wanted) -> dict[str, str]:
+    """What is said of an answer to a client who has it: known by its name alone."""
+    return _headers(want, hit=True)
 
 
 def png_answer(want: Wanted, png: bytes, *, hit: bool) -> Response:
@@ -314,4 +312,4 @@ def _json(want: Wanted, explanation: Explanation, *, hit: bool) -> Response:
 
 def _headers(want: Wanted, *, hit: bool) -> dict[str, str]:
     # A browser asks again: of a model named without a version, another one may answer by then.
-    return {"etag": etag(want), "cache-control": "private, no-cache", "x-cache": "hit" if hit else "miss"}
+    return {"etag": _etag(want), "cache-control": "private, no-cache", "x-cache": "hit" if hit else "miss"}

@@ -21,7 +21,7 @@ from service.explain.records import Record
 from service.http.bodies import BINARY, BODY_ERRORS, PICTURE_BODY, in_time
 from service.http.disconnect import until_gone
 from service.http.errors import failed, responses
-from service.http.etags import IfNoneMatch, still_holds
+from service.http.etags import IfNoneMatch, unless_held
 from service.http.explain import (
     EXPLAIN_ERRORS,
     HELD,
@@ -29,12 +29,11 @@ from service.http.explain import (
     RESULT,
     Wanted,
     check_method,
-    etag,
     itself,
     job_answer,
+    known,
     later,
     named,
-    not_modified,
     png_answer,
     read_checked,
     restyled,
@@ -97,6 +96,8 @@ async def ask(request: Request, query: Annotated[JobQuery, Query()], service: Se
     if given is None and query.image_id is not None and _has_body(request):
         raise errors.InvalidRequest("expected `image_id` or a picture in the body, got both")
     query = given or query
+    if query.image_id is None and not _has_body(request):
+        raise errors.NoImage("expected `image_id` or a picture in the body, got neither")
     want = wanted(service, query, query.image_id or "")
     if query.image_id is not None:
         async with service.picture(query.image_id) as data:
@@ -107,6 +108,7 @@ async def ask(request: Request, query: Annotated[JobQuery, Query()], service: Se
     return later(request, await service.explaining.jobs.start(*want, data, hold=hold))
 
 
+@router.head("/explanations/{job}", include_in_schema=False)
 @router.get("/explanations/{job}", summary="How far an explanation is", responses=responses(*REFUSALS))
 async def state(request: Request, response: Response, job: JobId, query: Nothing, service: Service) -> ExplanationJob:
     """Queued, running, done, failed or cancelled, and where to go on."""
@@ -121,6 +123,7 @@ async def cancel(request: Request, response: Response, job: JobId, query: Nothin
     return job_answer(request, await service.explaining.jobs.cancel(job))
 
 
+@router.head("/explanations/{job}/result", include_in_schema=False)
 @router.get(
     "/explanations/{job}/result",
     summary="What an explanation came to",
@@ -128,7 +131,14 @@ async def cancel(request: Request, response: Response, job: JobId, query: Nothin
     responses=RESULT
     | HELD
     | LATER
-    | responses(*EXPLAIN_ERRORS, *REFUSALS, errors.UnknownImage, errors.StoreUnavailable, errors.ExplanationCancelled),
+    | responses(
+        *EXPLAIN_ERRORS,
+        *REFUSALS,
+        errors.UnknownImage,
+        errors.StoreUnavailable,
+        errors.ExplanationCancelled,
+        errors.Interrupted,
+    ),
 )
 async def result(
     request: Request,
@@ -147,11 +157,10 @@ async def result(
     if record.active:
         return later(request, record)
     want = _wanted(service, record, query)
-    if if_none_match and still_holds(etag(want), if_none_match.replace("*", "")):
-        return not_modified(want)
-    return await until_gone(request, _result(service, record, want))
+    return await until_gone(request, unless_held(known(want), if_none_match, lambda: _result(service, record, want)))
 
 
+@router.head("/explanations/{job}/preview", include_in_schema=False)
 @router.get(
     "/explanations/{job}/preview",
     summary="What an explanation's samples so far say",
@@ -205,17 +214,27 @@ async def _parameters(request: Request, seconds: float) -> JobQuery | None:
     """A body's parameters, where it holds no picture."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     length = request.headers.get("content-length", "")
-    if kind != "application/json" or not length.isdecimal() or int(length) > MAX_PARAMETERS:
+    if kind != "application/json" or (length.isdecimal() and int(length) > MAX_PARAMETERS):
         return None
     body = await in_time(request.body(), seconds)
+    if len(body) > MAX_PARAMETERS:
+        return None
     try:
-        if "image" in OBJECT.validate_json(body):
+        given = OBJECT.validate_json(body)
+        if "image" in given:
+            if beside := [name for name in given if name != "image"]:
+                raise errors.InvalidRequest(
+                    f"expected `image` alone and its parameters in the query, got it with {', '.join(beside)}"
+                )
             return None
         if request.query_params:
             raise errors.InvalidRequest("expected parameters in the query or as JSON, got both")
-        return JobQuery.model_validate_json(body)
+        query = JobQuery.model_validate_json(body)
     except ValidationError as invalid:
         raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in invalid.errors()]) from None
+    if query.image_id is None:
+        raise errors.NoImage("expected `image_id` or `image`, got neither")
+    return query
 
 
 def _has_body(request: Request) -> bool:

@@ -11,7 +11,7 @@ from service import errors
 from service.decode import media_type
 from service.http.bodies import BINARY
 from service.http.errors import responses
-from service.http.etags import ETAG, IfNoneMatch, still_holds
+from service.http.etags import ETAG, IfNoneMatch, unless_held
 from service.http.native import Nothing, Service
 from service.http.schemas import ImageId
 
@@ -34,18 +34,19 @@ FOUND: dict[int | str, dict[str, Any]] = {
     "/images/{image_id}",
     summary="A picture that was classified",
     response_class=Response,
-    responses=FOUND | responses(errors.UnknownImage, errors.InvalidRequest, errors.StoreUnavailable),
+    responses=FOUND | responses(errors.UnknownImage, errors.InvalidRequest, errors.Overloaded, errors.StoreUnavailable),
 )
 async def image(
     image_id: Annotated[ImageId, Path()], query: Nothing, service: Service, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The file's bytes as they were sent. Pictures expire: unused for a while, or to make room for others."""
-    data = await service.images.get(image_id)
-    etag = f'"{image_id}"'
     # The name is the content's: what it names never changes.
     lasting = f"private, max-age={service.settings.store_max_seconds}, immutable"
-    headers = {**HEADERS, "etag": etag, "cache-control": lasting}
-    if still_holds(etag, if_none_match):
-        return Response(status_code=304, headers=headers)
-    kind = await anyio.to_thread.run_sync(media_type, data)
-    return Response(data, media_type=kind, headers=headers)
+    headers = {**HEADERS, "etag": f'"{image_id}"', "cache-control": lasting}
+    async with service.picture(image_id) as data:
+
+        async def send() -> Response:
+            kind = await anyio.to_thread.run_sync(media_type, data)
+            return Response(data, media_type=kind, headers=headers)
+
+        return await unless_held(headers, if_none_match, send)

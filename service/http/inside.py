@@ -20,8 +20,8 @@ from service.diagram import diagram
 from service.http.bodies import BINARY, BODY_ERRORS, IMAGE_ERRORS, PICTURE_BODY, read_picture
 from service.http.disconnect import until_gone
 from service.http.errors import responses
-from service.http.etags import IfNoneMatch, still_holds
-from service.http.native import Nothing, Service
+from service.http.etags import IfNoneMatch, unless_held
+from service.http.native import Nothing, Service, address
 from service.http.schemas import (
     ActivationsBodyQuery,
     ActivationsQuery,
@@ -76,6 +76,7 @@ def _found(*kinds: str, schema: type | None = None, kept: bool = True) -> dict[i
     return {200: answer | {"headers": ETAG}, 304: {"description": "The client's copy is still right.", "headers": ETAG}}
 
 
+@router.head("/activations", include_in_schema=False)
 @router.get(
     "/activations",
     summary="What a layer makes of a picture",
@@ -89,8 +90,8 @@ async def maps(
     service: Service,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """The layer's feature maps side by side, each scaled by itself, dead ones crossed out; one of them large, or over
-    the picture; statistics; or the numbers. For a layer without places, a cell for each number.
+    """The layer's feature maps side by side with their channels' numbers, each scaled by itself, dead ones crossed out;
+    one of them large, or over the picture; statistics; or the numbers. For a layer without places, a cell for each.
     """
     version = service.repository.find(query.model, query.version)
     _check(version, query)
@@ -114,6 +115,7 @@ async def maps_of_body(request: Request, query: Annotated[ActivationsBodyQuery, 
     return await until_gone(request, _maps(service, version, query, picture.data))
 
 
+@router.head("/walk", include_in_schema=False)
 @router.get(
     "/walk",
     summary="A picture's way to the answer",
@@ -127,10 +129,11 @@ async def walk(
     probabilities. All layers come from one inference.
     """
     version = service.repository.find(query.model, query.version)
-    answer = _of_kept_picture(service, version, query, if_none_match, partial(_walk, service, version, query))
+    answer = _of_kept_picture(service, version, query, if_none_match, partial(_walk, request, service, version, query))
     return await until_gone(request, answer)
 
 
+@router.head("/models/{model}/layers", include_in_schema=False)
 @router.get(
     "/models/{model}/layers",
     summary="The layers of a model's highest version",
@@ -141,6 +144,7 @@ async def layers(model: str, query: Nothing, service: Service) -> LayerList:
     return _layers(service.repository.find(model, None))
 
 
+@router.head("/models/{model}/versions/{version}/layers", include_in_schema=False)
 @router.get(
     "/models/{model}/versions/{version}/layers",
     summary="One version's layers",
@@ -153,6 +157,7 @@ async def version_layers(
     return _layers(service.repository.find(model, version))
 
 
+@router.head("/models/{model}/filters", include_in_schema=False)
 @router.get(
     "/models/{model}/filters",
     summary="The kernels of a convolution",
@@ -177,6 +182,7 @@ async def filters(
     return await until_gone(request, _kept(if_none_match, version, query, lambda: _filters(service, version, query)))
 
 
+@router.head("/models/{model}/graph", include_in_schema=False)
 @router.get(
     "/models/{model}/graph",
     summary="The network as a diagram",
@@ -248,16 +254,17 @@ async def _filters(service: Classifier, version: Version, query: FiltersQuery) -
     return _png(await service.look(activations.filter_alone, version, layer, channel))
 
 
-async def _walk(service: Classifier, version: Version, query: WalkQuery, data: bytes) -> Response:
+async def _walk(request: Request, service: Classifier, version: Version, query: WalkQuery, data: bytes) -> Response:
     walked = await service.look(activations.walk, version, data, service.settings.max_pixels)
     manifest = version.manifest
     named = {"version": manifest.version}
 
     def maps_at(layer: str) -> str:
-        return "activations?" + urlencode({"image_id": query.image_id, "model": manifest.name, **named, "layer": layer})
+        asked = {"image_id": query.image_id, "model": manifest.name, **named, "layer": layer}
+        return address(request, f"/activations?{urlencode(asked)}")
 
     def filters_at(layer: str) -> str:
-        return f"models/{quote(manifest.name)}/filters?{urlencode({**named, 'layer': layer})}"
+        return address(request, f"/models/{quote(manifest.name)}/filters?{urlencode({**named, 'layer': layer})}")
 
     return _json(
         Walk(
@@ -311,6 +318,7 @@ def _layers(version: Version) -> LayerList:
                 parameters=layer.parameters,
                 inputs=takes[layer.name],
                 filters=activations.has_filters(layer),
+                none_channel=activations.none_channel(manifest, layer),
             )
             for layer in manifest.layers
         ],
@@ -350,10 +358,11 @@ async def _kept(
     """What `make` gives, unless the client has it: it is decided by the version and the parameters."""
     parts = [__version__, version.manifest.model_dump_json(), json.dumps(query.model_dump(), sort_keys=True)]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    etag = f'"{digest}"'
-    headers = {**CACHE, "etag": etag}
-    if still_holds(etag, if_none_match):
-        return Response(status_code=304, headers=headers)
-    response = await make()
-    response.headers.update(headers)
-    return response
+    headers = {**CACHE, "etag": f'"{digest}"'}
+
+    async def send() -> Response:
+        response = await make()
+        response.headers.update(headers)
+        return response
+
+    return await unless_held(headers, if_none_match, send)

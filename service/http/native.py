@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -33,8 +34,24 @@ async def _classifier(request: Request) -> Classifier:
     return classifier
 
 
+async def refuse_repeated(request: Request) -> None:
+    """Of a parameter that is given twice, one value would be ignored silently.
+
+    Raises:
+        InvalidRequest: one is.
+    """
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    if repeated := [f"{name} {times} times" for name, times in given.items() if times > 1]:
+        raise errors.InvalidRequest(f"expected each parameter once, got {', '.join(repeated)}")
+
+
 Service = Annotated[Classifier, Depends(_classifier)]
 Nothing = Annotated[NoQuery, Query()]
+
+
+def address(request: Request, path: str) -> str:
+    """A call's path as links name it, also where the service is below another path."""
+    return f"{request.scope.get('root_path', '')}{path}"
 
 
 class PredictRoute(Route):
@@ -52,6 +69,7 @@ class PredictRoute(Route):
         return match, {**child, "route": self}
 
     async def _answer(self, request: Request) -> Response:
+        await refuse_repeated(request)
         try:
             query = PredictQuery.model_validate(dict(request.query_params))
         except ValidationError as invalid:
@@ -101,18 +119,21 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
+@router.head("/models", include_in_schema=False)
 @router.get("/models", summary="All models", responses=responses(errors.InvalidRequest))
 async def models(query: Nothing, service: Service) -> ModelList:
     """Every model on disk, and what became of each of its versions."""
     return ModelList(models=[_summary(service, name) for name in service.repository.models])
 
 
+@router.head("/models/{model}", include_in_schema=False)
 @router.get("/models/{model}", summary="One model", responses=responses(errors.UnknownModel, errors.InvalidRequest))
 async def model(model: str, query: Nothing, service: Service) -> ModelSummary:
     """The model's versions: available, or failed and why."""
     return _summary(service, model)
 
 
+@router.head("/models/{model}/versions/{version}", include_in_schema=False)
 @router.get(
     "/models/{model}/versions/{version}",
     summary="One version's card",

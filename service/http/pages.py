@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 router = APIRouter()
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def start() -> RedirectResponse:
     """Where every call can be read and tried."""

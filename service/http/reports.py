@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 from service import errors
 from service.http.bodies import BINARY
 from service.http.errors import responses
-from service.http.etags import ETAG, IfNoneMatch, still_holds
+from service.http.etags import ETAG, IfNoneMatch, unless_held
 from service.http.native import Nothing, Service
 from service.repository import Version
 
@@ -122,13 +122,14 @@ def _promised(version: Version, name: str) -> str:
 
 async def _file(version: Version, name: str, if_none_match: str | None) -> Response:
     digest = _promised(version, name)
-    etag = f'"{digest}"'
-    headers = {**HEADERS, "etag": etag}
-    if still_holds(etag, if_none_match):
-        return Response(status_code=304, headers=headers)
     path = version.folder / FOLDER / name
-    content = await anyio.to_thread.run_sync(_read, path, digest)
-    return Response(content, media_type=MEDIA_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
+    headers = {**HEADERS, "etag": f'"{digest}"'}
+
+    async def send() -> Response:
+        content = await anyio.to_thread.run_sync(_read, path, digest)
+        return Response(content, media_type=MEDIA_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
+
+    return await unless_held(headers, if_none_match, send)
 
 
 def _read(path: FilePath, digest: str) -> bytes:

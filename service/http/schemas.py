@@ -70,7 +70,10 @@ class ActivationsBodyQuery(_VersionQuery):
 
     layer: str = Field(max_length=200, description="A layer's name, or `input`: the picture as the model sees it.")
     channel: int | None = Field(default=None, ge=0, description="One channel, from 0; unset, all.")
-    over: bool = Field(default=False, description="As PNG: lay the one channel over the picture, in its place.")
+    over: bool = Field(
+        default=False,
+        description="As PNG: the picture, which shows where the one channel is strong and fades elsewhere.",
+    )
     format: Literal["png", "json", "npy"] = Field(
         default="png", description="A picture, statistics a channel, or NumPy's file of the numbers, float32."
     )
@@ -145,7 +148,8 @@ class ResultQuery(_Query):
         default=None,
         ge=MIN_SIDE,
         le=MAX_SIDE,
-        description="A drawing's longest side at the most; unset 1024. Smaller pictures are enlarged to 384.",
+        description="A drawing's longest side at the most; unset 1024. Smaller pictures are enlarged to 384; "
+        "those longer than 16 times their other side are drawn as 16 to 1.",
     )
 
 
@@ -314,6 +318,9 @@ class ExplanationJob(BaseModel):
     version: int
     label: str | None = Field(default=None, description="The class asked for; null: the one that the model predicts.")
     created: datetime
+    ahead: int | None = Field(
+        default=None, description="While it is queued: how many explanations wait or run before it."
+    )
     started: datetime | None = None
     finished: datetime | None = None
     progress: JobProgress | None = None
@@ -423,6 +430,11 @@ class LayerCard(BaseModel):
     parameters: int = Field(ge=0)
     inputs: list[str] = Field(description="Names of the layers that it takes; none: the picture.")
     filters: bool = Field(description="Whether its kernels can be shown.")
+    none_channel: int | None = Field(
+        default=None,
+        description="Of the last layer, which has a channel for each label: the one after them that stands for none of "
+        "the classes, where there is one.",
+    )
 
 
 class LayerList(BaseModel):
@@ -508,7 +520,7 @@ class WalkInput(BaseModel):
     height: int
     width: int
     resize: str
-    picture: str = Field(description="Where it is as PNG, seen from this call's address.")
+    picture: str = Field(description="Where it is as PNG.")
 
 
 class WalkLayer(LayerCard):
@@ -519,7 +531,7 @@ class WalkLayer(LayerCard):
     min: float
     sparsity: float = Field(ge=0, le=1, description="Share of zeros.")
     dead_channels: int = Field(ge=0, description="Channels that are all zero for this picture.")
-    picture: str = Field(description="Where its channels are as PNG, seen from this call's address.")
+    picture: str = Field(description="Where its channels are as PNG.")
     filter_picture: str | None = Field(description="Where its kernels are as PNG, if it has some to show.")
 
 
@@ -541,7 +553,7 @@ class Walk(BaseModel):
                 "height": 20,
                 "width": 20,
                 "resize": "crop",
-                "picture": "activations?image_id=e55d…&model=fruit_cnn&version=1&layer=input",
+                "picture": "/activations?image_id=e55d…&model=fruit_cnn&version=1&layer=input",
             },
             "layers": [
                 {
@@ -556,8 +568,8 @@ class Walk(BaseModel):
                     "min": -2.1,
                     "sparsity": 0.0,
                     "dead_channels": 0,
-                    "picture": "activations?image_id=e55d…&model=fruit_cnn&version=1&layer=conv_1",
-                    "filter_picture": "models/fruit_cnn/filters?version=1&layer=conv_1",
+                    "picture": "/activations?image_id=e55d…&model=fruit_cnn&version=1&layer=conv_1",
+                    "filter_picture": "/models/fruit_cnn/filters?version=1&layer=conv_1",
                 }
             ],
             "logits": [1.5, -0.3],

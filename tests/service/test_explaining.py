@@ -87,8 +87,8 @@ def test_a_job_of_a_service_that_was_killed_has_failed_and_is_not_forgotten(star
         first.process.wait()
     with client_of(start(**settings)) as client:
         job = client.get(place).json()
-        assert (job["state"], job["error"]["code"]) == ("failed", "explainer_died")
-        assert "has ended; ask again" in job["error"]["detail"]
+        assert (job["state"], job["error"]["code"]) == ("failed", "explanation_interrupted")
+        assert "has ended; ask for it again" in job["error"]["detail"]
         assert job["finished"]
         assert client.get(f"{place}/result").status_code == 503
         assert client.delete(place).json()["state"] == "failed"
@@ -106,13 +106,17 @@ def test_after_sigterm_no_job_is_taken_and_those_under_way_fail_when_time_is_up(
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
         started = time.monotonic()
         with client.stream("GET", f"{place}/events") as stream:
-            told = [line for line in stream.iter_lines() if line.startswith("event: ")]
-        assert told[-1] == "event: failed"
+            told = list(stream.iter_lines())
+        assert [line for line in told if line.startswith("event: ")][-1] == "event: failed"
+        assert '"code":"explanation_interrupted"' in [line for line in told if line.startswith("data: ")][-1]
     assert first.process.wait(30) == 0
     assert time.monotonic() - started < 20
     with client_of(start(**settings)) as client:
         job = client.get(place).json()
-        assert (job["state"], job["error"]["code"]) == ("failed", "draining")
+        assert (job["state"], job["error"]["code"]) == ("failed", "explanation_interrupted")
+        assert "ask for it again" in job["error"]["detail"]
+        result = client.get(f"{place}/result")
+        assert (result.status_code, result.json()["code"]) == (503, "explanation_interrupted")
 
 
 def test_a_job_under_way_at_sigterm_may_finish(start: Start, tmp_path: Path) -> None:

@@ -39,8 +39,40 @@ def test_maps_too_large_for_a_sheet_are_averaged() -> None:
     pixels = render.sheet(maps, grid, lambda values: render.sequential(values, 0, 1), dead)
     assert pixels.shape == (grid.size[1], grid.size[0], 3)
     half = grid.cell_height // 2
-    assert (pixels[grid.gap + 2, grid.gap + 2] == render.sequential(np.float32([1]), 0, 1)[0]).all()
+    assert (pixels[grid.gap + 2, grid.gap + half] == render.sequential(np.float32([1]), 0, 1)[0]).all()
     assert (pixels[grid.gap + half + 2, grid.gap + 2] == render.sequential(np.float32([0]), 0, 1)[0]).all()
+
+
+@pytest.mark.parametrize("shape", [(512, 8, 8), (512, 1, 1), (32, 20, 20), (16, 1, 1)])
+@pytest.mark.parametrize("light", [0.0, 1.0])
+def test_each_cell_has_its_number_in_its_corner_to_be_read_on_dark_and_on_light(
+    shape: tuple[int, int, int], light: float
+) -> None:
+    grid = render.layout(*shape)
+    maps = np.full(shape, light, np.float32)
+    pixels = render.sheet(maps, grid, lambda values: render.sequential(values, 0, 1), np.zeros(len(maps), bool))
+    colour = render.sequential(np.float32([light]), 0, 1)[0]
+    numbers = set()
+    for index in range(len(maps)):
+        left, top = grid.corner(index)
+        shown = pixels[top : top + grid.cell_height, left : left + grid.cell_width].astype(int)
+        numbers.add(shown.tobytes())
+        marked = (shown != colour).any(axis=-1)
+        assert (shown[marked].min(axis=-1) > 200).any()
+        assert shown[0, 0].max() < 100
+        rows, columns = np.nonzero(marked)
+        assert rows.max() < max(grid.cell_height / 3, 12)
+        assert columns.max() < max(grid.cell_width / 2, 21)
+    assert len(numbers) == len(maps)
+
+
+@pytest.mark.parametrize("shape", [(2048, 1, 1), (2048, 7, 7), (9, 1, 300)])
+def test_cells_that_a_number_would_fill_have_none(shape: tuple[int, int, int]) -> None:
+    maps = np.ones(shape, np.float32)
+    grid = render.layout(*shape)
+    pixels = render.sheet(maps, grid, lambda values: render.sequential(values, 0, 1), np.zeros(len(maps), bool))
+    paper, colour = (render.PAPER,) * 3, tuple(render.sequential(np.float32([1]), 0, 1)[0])
+    assert {tuple(pixel) for pixel in np.unique(pixels.reshape(-1, 3), axis=0)} == {paper, colour}
 
 
 def test_colours_are_dark_to_bright_and_blue_to_red_and_grey_is_nothing() -> None:

@@ -14,9 +14,11 @@ from service.manifest import hash_files, read_manifest, verify_files
 from tests.conftest import ROOT
 from tests.training.test_command_line import here, run
 from tests.training.test_report import Page
-from training.errors import PublishError
+from training.errors import PublishError, VersionError
+from training.filter_report import publish_filters
 from training.publish import renew
 from training.report import Report
+from training.versions import load_version
 
 FEW = ("--channels", "2", "--steps", "2")
 
@@ -91,6 +93,22 @@ def test_a_version_without_a_report_gets_one(own_models: Path):
     assert done.exit_code == 0, done.output
     verify_files(folder, read_manifest(folder))
     assert Page(folder / "report" / "index.html").pictures == ["filters-1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("{", "found at its start: Invalid JSON", id="no-json"),
+        pytest.param('{"title": 3}', "found at title: Input should be a valid string", id="number"),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_left_alone(own_models: Path, text: str, said: str):
+    version = load_version(own_models / "shapes" / "1")
+    document = version.folder / "report" / "report.json"
+    document.write_text(text)
+    with pytest.raises(VersionError, match=said):
+        publish_filters(version, [], steps=1, seed=0)
+    assert document.read_text() == text
 
 
 def test_a_change_that_fails_leaves_the_version_as_it_was(own_models: Path):

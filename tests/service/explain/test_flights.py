@@ -6,6 +6,7 @@ import pytest
 
 from service.errors import Draining, ExplainerDied, Overloaded
 from service.explain.flights import Flight, Flights, landed
+from service.explain.process import Lane
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +77,16 @@ async def test_one_too_many_is_refused_but_joining_is_not() -> None:
     await landed(flight)
     flights.join("other", work)
     await flights.close(1)
+
+
+async def test_those_before_it_in_its_own_lane_are_counted() -> None:
+    flights, work = Flights[int](4, "drawings"), Work()
+    lanes: tuple[Lane, ...] = ("long", "quick", "long", "long")
+    joined = [flights.join(str(place), work, lane) for place, lane in enumerate(lanes)]
+    assert [flights.ahead(flight) for flight in joined] == [0, 0, 1, 2]
+    flights.leave(joined[0])
+    assert [flights.ahead(flight) for flight in joined[1:]] == [0, 0, 1]
+    await flights.close(0)
 
 
 async def test_each_who_waits_gets_an_error_of_its_own() -> None:

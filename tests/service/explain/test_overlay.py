@@ -119,9 +119,11 @@ def test_gradcam_is_in_colour_where_it_is_hot() -> None:
         ((3000, 1000), 512, (512, 171)),
         ((30, 60), 1024, (192, SMALLEST_SIDE)),
         ((1, 1), 64, (64, 64)),
+        ((3000, 20), 1024, (1024, 64)),
+        ((1, 30_000), 320, (20, 320)),
     ],
 )
-def test_it_has_the_pictures_aspect_and_the_size_asked_for(
+def test_it_has_the_pictures_aspect_but_for_a_line_and_the_size_asked_for(
     size: tuple[int, int], limit: int, expected: tuple[int, int]
 ) -> None:
     pixels = drawn(lime(), picture(size), size=limit)

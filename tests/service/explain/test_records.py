@@ -100,7 +100,7 @@ async def test_a_job_whose_process_was_killed_has_failed(
     holder.wait()
     found = await records.read(written.id)
     assert found
-    assert (found.state, found.failure and found.failure.code) == ("failed", "explainer_died")
+    assert (found.state, found.failure and found.failure.code) == ("failed", "explanation_interrupted")
     assert found.finished
     done = record(owner, "done", "2" * 32)
     await records.write(done)

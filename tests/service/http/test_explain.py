@@ -97,6 +97,17 @@ def test_what_the_client_has_is_not_sent_again(client: httpx.Client, image_id: s
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
     assert again.headers["cache-control"] == "private, no-cache"
     assert client.get("/explain", params=query, headers={"if-none-match": '"x", *'}).status_code == 200
+    head = client.head("/explain", params=query)
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", first.headers["etag"])
+
+
+def test_a_star_stands_for_an_answer_that_there_is_and_for_no_other(client: httpx.Client, image_id: str) -> None:
+    any_ = {"if-none-match": "*"}
+    assert client.get("/explain", params={"image_id": image_id, **QUICK, "seed": 31}, headers=any_).status_code == 304
+    later = client.get("/explain", params={"image_id": image_id, **SLOW, "wait": 0}, headers=any_)
+    assert later.status_code == 202
+    client.delete(later.headers["location"])
+    problem(client.get("/explain", params={"image_id": "0" * 64}, headers=any_), 404, "unknown_image")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +161,7 @@ def test_wrong_parameters_are_refused_with_what_came(
         pytest.param({"files": {"file": PICTURE[:99]}}, 422, "broken_image", id="truncated"),
         pytest.param({"files": {"file": b""}}, 422, "empty_image", id="empty"),
         pytest.param({"files": [("file", PICTURE)] * 2}, 422, "too_many_images", id="two"),
-        pytest.param({}, 415, "unsupported_media_type", id="none"),
+        pytest.param({"content": PICTURE}, 415, "unsupported_media_type", id="no-type"),
         pytest.param({"files": {"file": encode(Image.new("1", (7200, 7200)))}}, 413, "image_too_large", id="51-mp"),
     ],
 )

@@ -160,6 +160,23 @@ def test_events_of_a_job_that_waits_are_kept_alive(
         assert next(line for line in lines if line.startswith(":"))
 
 
+def test_a_job_that_waits_says_how_many_are_before_it(client: httpx.Client, ask: Ask) -> None:
+    running, before, last = (ask(**SLOW, seed=seed) for seed in (41, 42, 43))
+    until(lambda: client.get(running).json()["progress"])
+
+    def ahead() -> list[int | None]:
+        return [client.get(place).json()["ahead"] for place in (running, before, last)]
+
+    assert ahead() == [None, 1, 2]
+    stream = events(client, last)
+    assert next(stream)[2]["ahead"] == 2
+    client.delete(before)
+    assert next(stream)[2]["ahead"] == 1
+    client.delete(running)
+    until(lambda: client.get(last).json()["state"] == "running")
+    assert ahead() == [None, None, None]
+
+
 def test_cancelling_ends_the_computation_and_the_stream_and_is_idempotent(client: httpx.Client, ask: Ask) -> None:
     place = ask(**SLOW)
     until(lambda: client.get(place).json()["progress"])
@@ -235,9 +252,42 @@ def test_a_picture_is_named_or_sent_and_not_both(client: httpx.Client, image_id:
 def test_json_is_a_picture_by_its_key_and_not_by_a_value(client: httpx.Client, image_id: str) -> None:
     answer = client.post("/explanations", json={"image_id": image_id, "label": "image"})
     problem(answer, 404, "unknown_label")
-    for content in (b"[" * 4000, b'["image"]', b'{"image'):
-        answer = client.post("/explanations", content=content, headers={"content-type": "application/json"})
-        problem(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "detail"),
+    [
+        pytest.param(b"", "invalid_request", "Invalid JSON: EOF", id="empty"),
+        pytest.param(b"samples=3", "invalid_request", "got b'samples=3'", id="form"),
+        pytest.param(b'{"image', "invalid_request", "Invalid JSON: EOF", id="cut"),
+        pytest.param(b"[" * 4000, "invalid_request", "Invalid JSON: recursion limit", id="deep"),
+        pytest.param(b'["image"]', "invalid_request", "should be an object, got ['image']", id="array"),
+        pytest.param(b"null", "invalid_request", "should be an object, got None", id="null"),
+        pytest.param(b'{"samples": "many"}', "invalid_request", "valid integer", id="type"),
+        pytest.param(b'{"smaples": 50}', "invalid_request", "body.smaples: Extra", id="typo"),
+        pytest.param(b'{"image_id": "x"}', "invalid_request", "pattern", id="id"),
+        pytest.param(b'{"image": 3}', "invalid_request", "image: Input should be a valid string", id="image-type"),
+        pytest.param(b'{"image": "x"}', "invalid_request", "expected `image` in base64", id="base64"),
+        pytest.param(
+            b'{"image": "x", "image_id": "y", "seed": 1}', "invalid_request", "with image_id, seed", id="both"
+        ),
+        pytest.param(b'{"samples": 50' + b" " * 5000 + b"}", "invalid_request", "image: Field required", id="long"),
+        pytest.param(b'{"samples": 50}', "no_image", "`image_id` or `image`, got neither", id="neither"),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+def test_json_that_is_no_question_is_refused_with_what_was_expected_and_what_came(
+    client: httpx.Client, content: bytes, code: str, detail: str, chunked: bool
+) -> None:
+    answer = client.post(
+        "/explanations", content=iter([content]) if chunked else content, headers={"content-type": "application/json"}
+    )
+    assert detail in str(problem(answer, 422, code)["detail"])
+
+
+def test_a_question_without_any_picture_is_refused(client: httpx.Client) -> None:
+    detail = str(problem(client.post("/explanations", params=QUICK), 422, "no_image")["detail"])
+    assert detail == "expected `image_id` or a picture in the body, got neither"
 
 
 def test_a_drawing_that_outlasts_the_wait_comes_later(

@@ -142,3 +142,15 @@ def test_a_store_that_cannot_keep_costs_the_id_and_not_the_answer(
     assert answer["image_id"] is None
     assert answer["predictions"][0]["label"] == "circle"
     assert samples(client)["sichtbar_images_not_stored_total", (("reason", "too_large"),)] == 1
+
+
+def test_kept_pictures_in_hand_hold_so_many_bytes_and_no_more(
+    live: httpx.Client, shapes_models: Path, serve: Callable[[FastAPI], httpx.Client]
+) -> None:
+    data = encode(draw("circle", 32))
+    image_id = classified(live, data)
+    for room, status in ((len(data), 200), (len(data) - 1, 503)):
+        client = serve(create_app(Settings(models=shapes_models, engine="openvino", max_total_bytes=room)))
+        answers = [client.get(f"/images/{image_id}") for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [status] * 2
+    assert "bytes of kept pictures" in str(problem(answers[0], 503, "overloaded")["detail"])

@@ -32,6 +32,8 @@ from tests.conftest import ROOT, LiveServer, draw, encode
 SVG = "{http://www.w3.org/2000/svg}"
 LEMON = (ROOT / "examples" / "lemon.png").read_bytes()
 LABELS = ["a", "b"]
+# The most that the number in a cell's corner takes of it: rows and columns.
+NUMBER = (20, 24)
 # Kernels that are known: [rows, columns, inputs, channels].
 EDGES = np.zeros((3, 3, 3, 4), np.float32)
 EDGES[:, 0, :, 0], EDGES[:, 2, :, 0] = -1, 1
@@ -43,7 +45,9 @@ DEPTHWISE = np.arange(1, 3 * 3 * 4 * 2 + 1, dtype=np.float32).reshape(3, 3, 4, 2
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network with known kernels, branches, a residual connection, and colours turned round on the way in."""
+    """A network with known kernels, branches, a residual connection, colours turned round on the way in, and a logit
+    for pictures of neither class.
+    """
     import keras
     from keras import layers
 
@@ -61,10 +65,10 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pointwise = layers.Conv2D(8, 1, name="pointwise")(added)
     residual = layers.Add(name="residual")([added, pointwise])
     average = layers.GlobalAveragePooling2D(name="average")(residual)
-    model = keras.Model(images, layers.Dense(2, name="logits")(average), name="known")
+    model = keras.Model(images, layers.Dense(3, name="logits")(average), name="known")
     model.get_layer("edges").set_weights([EDGES, np.zeros(4, np.float32)])
     model.get_layer("depthwise").set_weights([DEPTHWISE, np.zeros(8, np.float32)])
-    network = Network(model, "residual")
+    network = Network(model, "residual", none_logit=True)
 
     models = tmp_path_factory.mktemp("inside")
     folder = models / "known" / "1"
@@ -151,9 +155,17 @@ def cell(pixels: np.ndarray, grid: dict[str, int], index: int) -> np.ndarray:
 def once(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Each block of an enlarged map as one pixel, having checked that it is of one colour."""
     down, across = pixels.shape[0] // height, pixels.shape[1] // width
-    small = pixels[::down, ::across]
-    np.testing.assert_array_equal(pixels, small.repeat(down, axis=0).repeat(across, axis=1))
+    small = pixels[down - 1 :: down, across - 1 :: across]
+    shows(pixels, small, (0, 0))
     return small
+
+
+def shows(pixels: np.ndarray, small: np.ndarray, number: tuple[int, int] = NUMBER) -> None:
+    """Check that a cell is a map enlarged, but where its number is."""
+    down, across = pixels.shape[0] // small.shape[0], pixels.shape[1] // small.shape[1]
+    differs = (pixels != small.repeat(down, axis=0).repeat(across, axis=1)).any(axis=-1)
+    differs[: number[0], : number[1]] = False
+    assert not differs.any()
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> str:
@@ -198,9 +210,9 @@ def test_each_cell_shows_its_channel_scaled_by_itself(client: httpx.Client, draw
     pixels = picture(client, **asked)
     for channel in range(4):
         values = maps[..., channel]
-        shown = once(cell(pixels, grid, channel), 12, 16)
-        np.testing.assert_array_equal(shown, render.sequential(values, values.min(), values.max()))
-        np.testing.assert_array_equal(shown, once(picture(client, **asked, channel=channel), 12, 16))
+        expected = render.sequential(values, values.min(), values.max())
+        shows(cell(pixels, grid, channel), expected)
+        np.testing.assert_array_equal(once(picture(client, **asked, channel=channel), 12, 16), expected)
 
 
 def test_a_channel_that_is_all_zero_is_crossed_out_and_said_to_be_dead(client: httpx.Client, drawn: str) -> None:
@@ -208,7 +220,9 @@ def test_a_channel_that_is_all_zero_is_crossed_out_and_said_to_be_dead(client: h
     told = ask(client, "/activations", **asked, format="json").json()
     assert [channel["dead"] for channel in told["channels"]] == [False, False, True, False]
     assert told["channels"][2] == {"channel": 2, "mean": 0, "max": 0, "min": 0, "sparsity": 1, "dead": True}
-    crossed = cell(picture(client, **asked), told["grid"], 2)
+    numbered = cell(picture(client, **asked), told["grid"], 2)
+    # A cross is the same in a mirror.
+    crossed = np.where(np.arange(numbered.shape[1])[:, None] < NUMBER[1], numbered[:, ::-1], numbered)
     assert {tuple(colour) for colour in crossed.reshape(-1, 3)} == {(render.DEAD,) * 3, (render.CROSS,) * 3}
     height, width = crossed.shape[:2]
     assert {int(crossed[y, x, 0]) for y in (0, height - 1) for x in (0, width - 1)} == {render.CROSS}
@@ -236,7 +250,7 @@ def test_a_dense_layer_is_a_strip_of_cells_in_one_scale(client: httpx.Client, le
     grid = ask(client, "/activations", image_id=lemon, layer="logits", format="json").json()["grid"]
     assert grid["rows"] == 1
     assert pixels.shape[1] > 10 * pixels.shape[0]
-    colours = np.stack([cell(pixels, grid, index)[0, 0] for index in range(16)])
+    colours = np.stack([cell(pixels, grid, index)[-1, -1] for index in range(16)])
     np.testing.assert_array_equal(colours, render.sequential(values, values.min(), values.max()))
 
 
@@ -248,30 +262,41 @@ def test_a_dense_layer_is_a_strip_of_cells_in_one_scale(client: httpx.Client, le
         pytest.param("pad", (600, 300), (0, 600, 0, 300), id="pad"),
     ],
 )
-def test_a_map_lies_over_the_picture_where_it_came_from(
+def test_the_picture_shows_where_a_map_of_it_is_strong(
     resize: str, size: tuple[int, int], covered: tuple[int, int, int, int]
 ) -> None:
     left, right, top, bottom = covered
     values = np.zeros((8, 8), np.float32)
     # The fourth and fifth rows: the middle of the picture whichever way it got there.
     values[3:5] = 1
-    image = Image.new("RGB", size, (90, 90, 90))
+    image = Image.new("RGB", size, (200, 60, 120))
     pixels = over(image, values, Input(height=80, width=80, resize=resize))
     assert pixels.shape == (size[1], size[0], 3)
-    faded = np.ones(pixels.shape[:2], bool)
-    faded[top:bottom, left:right] = False
-    assert (np.ptp(pixels[faded], axis=-1) == 0).all()
-    highest = render.sequential(np.ones(1, np.float32), 0, 1)[0]
-    middle = pixels[size[1] // 2, (left + right) // 2].astype(int)
-    np.testing.assert_allclose(middle, 0.25 * 90 + 0.75 * highest, atol=3)
-    lowest = render.sequential(np.zeros(1, np.float32), 0, 1)[0]
+    beside = np.ones(pixels.shape[:2], bool)
+    beside[top:bottom, left:right] = False
+    assert (np.ptp(pixels[beside], axis=-1) == 0).all()
+    middle = (left + right) // 2
+    np.testing.assert_allclose(pixels[size[1] // 2, middle], (200, 60, 120), atol=1)
     # Padded, the rows above and below the picture are the white around it.
-    np.testing.assert_allclose(pixels[top + 2, (left + right) // 2], 0.85 * 90 + 0.15 * lowest, atol=3)
+    weak = pixels[top + 2, middle].astype(int)
+    assert 0 < np.ptp(weak) < 40
+    assert (pixels[beside].max(initial=0)) < weak.min() < weak.max() < 120
 
 
 def test_a_channel_over_the_picture_keeps_its_aspect(client: httpx.Client, drawn: str) -> None:
     pixels = picture(client, image_id=drawn, model="known", layer="edges", channel=0, over="true")
     assert pixels.shape == (192, 512, 3)
+
+
+def test_of_a_picture_that_is_nearly_a_line_something_is_to_be_seen(client: httpx.Client) -> None:
+    sent = {"files": {"file": encode(draw("square", 7, (3000, 20)))}}
+    for path, params in (
+        ("/activations", {"model": "known", "layer": "edges", "channel": 0, "over": "true"}),
+        ("/explain", {"model": "known", "method": "gradcam"}),
+    ):
+        answer = client.post(path, params=params, **sent)
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert image.size == (1024, 64)
 
 
 def test_a_picture_in_the_body_is_looked_at_the_same(client: httpx.Client, lemon: str) -> None:
@@ -293,8 +318,12 @@ def test_what_the_client_has_is_not_made_again(client: httpx.Client, lemon: str)
     for path, params in calls.items():
         first = ask(client, path, **params)
         assert "no-cache" in first.headers["cache-control"]
-        again = client.get(path, params=params, headers={"if-none-match": first.headers["etag"]})
-        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+        head = client.head(path, params=params)
+        assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", first.headers["etag"])
+        assert head.headers["content-length"] == first.headers["content-length"]
+        for held in (first.headers["etag"], f'"other", W/{first.headers["etag"]}', "*"):
+            again = client.get(path, params=params, headers={"if-none-match": held})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
         assert client.get(path, params=params, headers={"if-none-match": '"other"'}).content == first.content
         tags.add(first.headers["etag"])
     tags.add(ask(client, "/activations", image_id=lemon, layer="conv_1", channel=1).headers["etag"])
@@ -316,7 +345,7 @@ def test_kernels_over_colours_are_pictures_in_these_colours(client: httpx.Client
     expected[2] = 0
     expected[3, 1, 1, 0] = 255
     for channel in range(4):
-        np.testing.assert_array_equal(once(cell(pixels, grid, channel), 3, 3), expected[channel])
+        shows(cell(pixels, grid, channel), expected[channel])
 
 
 def test_one_channel_s_kernel_shows_each_of_its_inputs(client: httpx.Client) -> None:
@@ -325,7 +354,7 @@ def test_one_channel_s_kernel_shows_each_of_its_inputs(client: httpx.Client) -> 
     for index in range(3):
         shown = cell(pixels, grid, index)
         if index == 2:
-            np.testing.assert_array_equal(once(shown, 3, 3), render.diverging(EDGES[:, :, 2, 3], 2))
+            shows(shown, render.diverging(EDGES[:, :, 2, 3], 2))
         else:
             assert (shown == render.DEAD).any()
 
@@ -337,7 +366,10 @@ def test_deeper_kernels_show_their_length_and_the_sign_of_their_sum(client: http
     grid = ask(client, path, layer="conv_2", format="json").json()["grid"]
     pixels = picture(client, path, layer="conv_2")
     for channel in range(16):
-        shown = once(cell(pixels, grid, channel), 3, 3).astype(int)
+        side = grid["cell_height"] // 3
+        shown = cell(pixels, grid, channel)[side - 1 :: side, side - 1 :: side]
+        shows(cell(pixels, grid, channel), shown)
+        shown = shown.astype(int)
         sums = kernels[..., channel].sum(axis=-1)
         assert ((shown[..., 0] >= shown[..., 2]) == (sums > 0)).all()
         strongest = np.linalg.norm(kernels[..., channel], axis=-1).argmax()
@@ -372,6 +404,16 @@ def test_layers_say_what_they_are_and_what_they_take(client: httpx.Client) -> No
     assert [layer["inputs"] for layer in chain] == [[], *([layer["name"]] for layer in chain[:-1])]
 
 
+def test_the_channel_that_stands_for_none_of_the_classes_is_named(client: httpx.Client, drawn: str) -> None:
+    *before, last = ask(client, "/models/known/layers").json()["layers"]
+    assert (last["shape"], last["none_channel"]) == ([3], 2)
+    assert {layer["none_channel"] for layer in before} == {None}
+    assert ask(client, "/models/fruit_cnn/layers").json()["layers"][-1]["none_channel"] is None
+    logits = ask(client, "/walk", image_id=drawn, model="known").json()["logits"]
+    given = numbers(client, image_id=drawn, model="known", layer="logits")
+    np.testing.assert_allclose(logits, given[:2], rtol=1e-3, atol=1e-4)
+
+
 def test_a_walk_leads_from_the_picture_to_the_answer(client: httpx.Client, lemon: str) -> None:
     walk = ask(client, "/walk", image_id=lemon, model="fruit_cnn").json()
     predicted = client.post("/predict", params={"top_k": 10}, files={"file": LEMON}).json()["images"][0]
@@ -383,9 +425,9 @@ def test_a_walk_leads_from_the_picture_to_the_answer(client: httpx.Client, lemon
     assert [layer["name"] for layer in walk["layers"]] == [
         layer["name"] for layer in ask(client, "/models/fruit_cnn/layers").json()["layers"]
     ]
-    base = client.base_url.join("walk")
     for link in (walk["input"]["picture"], walk["layers"][1]["picture"], walk["layers"][1]["filter_picture"]):
-        assert client.get(base.join(link)).headers["content-type"] == "image/png"
+        assert link.startswith("/")
+        assert client.get(link).headers["content-type"] == "image/png"
     maps = numbers(client, image_id=lemon, layer="relu_1")
     relu = next(layer for layer in walk["layers"] if layer["name"] == "relu_1")
     assert relu["dead_channels"] == int((~maps.any(axis=(0, 1))).sum())
@@ -417,7 +459,7 @@ def test_the_diagram_has_a_box_for_each_layer_and_an_arrow_for_each_that_it_take
 @pytest.mark.parametrize(
     ("params", "status", "code", "says"),
     [
-        pytest.param({"layer": "conv1"}, 404, "unknown_layer", "expected one of conv_1,", id="layer"),
+        pytest.param({"layer": "conv1"}, 404, "unknown_layer", ", conv_1, relu_1, conv_2,", id="layer"),
         pytest.param({"layer": "conv_1", "channel": 32}, 422, "invalid_request", "channel 0 to 31", id="channel"),
         pytest.param({"layer": "conv_1", "channel": -1}, 422, "invalid_request", "channel", id="negative"),
         pytest.param({"layer": "input", "channel": 3}, 422, "invalid_request", "channel 0 to 2", id="input-channel"),
@@ -501,7 +543,10 @@ def test_many_layers_are_named_by_the_nearest_few() -> None:
     manifest = read_manifest(ROOT / "models" / "fruit_vgg16" / "1")
     with pytest.raises(UnknownLayer) as refusal:
         find_layer(manifest, "block5_conf3")
-    assert str(refusal.value).startswith("expected one of block5_conv3,")
+    named = str(refusal.value).removeprefix("expected one of ").partition(" or ")[0].split(", ")
+    assert {"block5_conv1", "block5_conv2", "block5_conv3"} < set(named)
+    order = ["input", *(layer.name for layer in manifest.layers)]
+    assert named == sorted(named, key=order.index)
     assert "15 others" in str(refusal.value)
 
 
@@ -524,6 +569,7 @@ def test_more_kept_pictures_than_may_be_in_hand_are_refused_at_once(
     for call in ("activations", "walk", "explain"):
         params = {"image_id": lemon} | ({"layer": "conv_1"} if call == "activations" else {})
         refused(client.get(f"/{call}", params=params), 503, "overloaded")
+    refused(client.get(f"/images/{lemon}"), 503, "overloaded")
     refused(client.post("/explanations", params={"image_id": lemon}), 503, "overloaded")
     monkeypatch.setattr(classifier, "MOST_IN_HAND", 1)
     for _ in range(2):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ from openapi_spec_validator import validate
 
 from service.http.errors import STATUS
 from tests.conftest import draw, encode
+from tests.service.http.test_native import problem
 
 CALLS = {
     ("post", "/predict"),
@@ -52,6 +54,24 @@ def schema(document: dict[str, Any], part: dict[str, Any]) -> Draft202012Validat
 def test_the_document_is_valid_and_lists_every_call(document: dict[str, Any]) -> None:
     validate(document)
     assert {(method, path) for path, methods in document["paths"].items() for method in methods} == CALLS
+
+
+# What monitoring reads takes any parameter.
+PLACES = [(method, path) for method, path in sorted(CALLS) if not re.match("/health|/metrics", path)]
+NAMES = {"job": "0" * 32, "model": "cats", "version": 1, "file": "report.json", "image_id": "0" * 64}
+
+
+@pytest.mark.parametrize(("method", "path"), PLACES)
+def test_a_parameter_that_is_given_twice_is_refused_by_every_call(live: httpx.Client, method: str, path: str) -> None:
+    answer = live.request(method, path.format_map(NAMES) + "?label=a&model=b&label=c&label=d")
+    assert "got label 3 times" in str(problem(answer, 422, "invalid_request")["detail"])
+
+
+@pytest.mark.parametrize("path", [path for method, path in sorted(CALLS) if method == "get" and "/events" not in path])
+def test_head_is_get_without_a_body_and_is_not_listed(live: httpx.Client, path: str) -> None:
+    get, head = (live.request(method, path.format_map(NAMES)) for method in ("GET", "HEAD"))
+    assert (head.status_code, head.headers["content-type"]) == (get.status_code, get.headers["content-type"])
+    assert not head.content
 
 
 def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
@@ -111,6 +131,7 @@ def test_predict_documents_every_error_but_those_of_other_calls_and_of_the_start
         "no_preview",
         "explanation_cancelled",
         "explainer_died",
+        "explanation_interrupted",
         "explanation_failed",
     }
     expected = {(status, kind.code) for kind, status in STATUS.items() if kind.code not in others}
