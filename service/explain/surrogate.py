@@ -22,7 +22,7 @@ SMALLEST = 1e-6
 # How much superpixels do together, and how much of an answer is noise: the likeliest of these.
 INTERACTIONS = (0.3, 1.0, 3.0)
 NOISES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
-SEARCHED = 256
+SEARCHED = 128
 # A superpixel that seems to matter nothing may matter a twentieth of the mean.
 LEAST_SHARE = 0.05
 MOST_OF_ONE = 0.9
