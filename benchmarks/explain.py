@@ -143,7 +143,8 @@ def _stock(
     segments: NDArray[np.int32],
     index: int,
 ) -> tuple[NDArray[np.float64], float]:
-    image, target = decode(data, max_pixels=MAX_PIXELS), model.manifest.input
+    target = model.manifest.input
+    image = decode(data, max_pixels=MAX_PIXELS, target=target)
     started = perf_counter()
     grid = np.asarray(image.resize(segments.shape[::-1], Image.Resampling.BILINEAR))
     explained = LimeImageExplainer(random_state=1).explain_instance(
@@ -161,7 +162,8 @@ def _stock(
 def _reference(model: Model, path: Path, folder: Path | None) -> NDArray[np.float64]:
     """Weights by `lime`'s own sampling and fit, over the linear shortcut, which gives the same answers."""
     data = path.read_bytes()
-    parts = superpixels(decode(data, max_pixels=MAX_PIXELS), model.manifest.input, count=None, fill="mean")
+    target = model.manifest.input
+    parts = superpixels(decode(data, max_pixels=MAX_PIXELS, target=target), target, count=None, fill="mean")
     whole = model.predict(parts.perturbed(np.ones((1, parts.count), bool))).probabilities[0]
     index = int(whole.argmax())
     digest = hashlib.sha256(

@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from benchmarks.errors import BenchmarkFailed
@@ -16,6 +17,8 @@ from benchmarks.errors import BenchmarkFailed
 SCRIPT = Path(__file__).with_name("post_picture.lua")
 SIDE = 100
 JPEG_BYTES = 3072
+# Of a camera: about 4 MB at 12 megapixels.
+NOISE, CAMERA_QUALITY = 6.0, 90
 # A slow answer is slow, no failure.
 ANSWER_SECONDS = 60
 
@@ -62,15 +65,20 @@ def small_jpeg(picture: Path) -> bytes:
     Raises:
         BenchmarkFailed: there is no such picture.
     """
-    try:
-        with Image.open(picture) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except OSError as error:
-        raise BenchmarkFailed(f"expected a picture at {picture}; choose one with --picture ({error})") from None
-    inner = ImageOps.contain(upright, (SIDE, SIDE), Image.Resampling.BICUBIC)
-    canvas = Image.new("RGB", (SIDE, SIDE), "white")
-    canvas.paste(inner, ((SIDE - inner.width) // 2, (SIDE - inner.height) // 2), mask=inner.getchannel("A"))
+    canvas = _on_white(picture, (SIDE, SIDE))
     return min((_jpeg(canvas, quality) for quality in range(20, 100)), key=lambda data: abs(len(data) - JPEG_BYTES))
+
+
+def camera_jpeg(picture: Path, megapixels: float) -> bytes:
+    """Any picture as a camera would store it: a JPEG of so many megapixels, 4 to 3, on white, with noise.
+
+    Raises:
+        BenchmarkFailed: there is no such picture.
+    """
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    canvas = np.asarray(_on_white(picture, (round(height * 4 / 3), height)), np.float32)
+    noisy = canvas + np.random.default_rng(0).normal(0, NOISE, canvas.shape).astype(np.float32)
+    return _jpeg(Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)), CAMERA_QUALITY)
 
 
 def post_repeatedly(url: str, picture: Path, *, concurrency: int, seconds: int) -> Load:
@@ -94,6 +102,18 @@ def post_repeatedly(url: str, picture: Path, *, concurrency: int, seconds: int) 
         not_2xx=counted["not_2xx"],
         socket_errors=counted["socket_errors"],
     )
+
+
+def _on_white(picture: Path, size: tuple[int, int]) -> Image.Image:
+    try:
+        with Image.open(picture) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+    except OSError as error:
+        raise BenchmarkFailed(f"expected a picture at {picture}; choose one with --picture ({error})") from None
+    inner = ImageOps.contain(upright, size, Image.Resampling.BICUBIC)
+    canvas = Image.new("RGB", size, "white")
+    canvas.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2), mask=inner.getchannel("A"))
+    return canvas
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from benchmarks import report
 from benchmarks.errors import BenchmarkFailed
-from benchmarks.load import post_repeatedly, require_wrk, small_jpeg
+from benchmarks.load import camera_jpeg, post_repeatedly, require_wrk, small_jpeg
 from benchmarks.servers import Kind, Running, ours, start, tutorial
 
 CONCURRENCY = [1, 8, 32]
@@ -32,6 +32,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
             "[bold]Examples[/bold]",
             "python -m benchmarks.serve",
             "python -m benchmarks.serve --rounds 2 --seconds 4 --concurrency 1 --concurrency 32",
+            "python -m benchmarks.serve --megapixels 12 --concurrency 1 --concurrency 8",
             "python -m benchmarks.serve --models /srv/models --model fruit_cnn --json figures.json",
         )
     )
@@ -42,6 +43,9 @@ def serve(
     picture: Annotated[
         Path, typer.Option(help="The picture to send, made a JPEG of 100 x 100 pixels and about 3 KB.")
     ] = Path("examples/banana.png"),
+    megapixels: Annotated[
+        float | None, typer.Option(min=0.1, max=50, help="Send it as a camera's JPEG of so many megapixels instead.")
+    ] = None,
     concurrency: Annotated[
         list[int] | None, typer.Option(min=1, help="Requests open at once; repeat it.", show_default="1, 8, 32")
     ] = None,
@@ -58,7 +62,7 @@ def serve(
     levels = list(dict.fromkeys(concurrency or CONCURRENCY))
     try:
         machine = report.this_machine(require_wrk())
-        jpeg = small_jpeg(picture)
+        jpeg = camera_jpeg(picture, megapixels) if megapixels else small_jpeg(picture)
         runs = _measure([ours(models, model), tutorial(models, model)], jpeg, levels, rounds, seconds)
     except BenchmarkFailed as failure:
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(failure)), soft_wrap=True)

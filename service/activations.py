@@ -187,9 +187,8 @@ def map_alone(model: Model, report: Report, data: bytes, layer: str, channel: in
 
 def map_over(model: Model, report: Report, data: bytes, layer: str, channel: int, max_pixels: int) -> bytes:
     """The picture, which shows where one channel of a layer is strong, as PNG."""
-    image = decode(data, max_pixels=max_pixels)
-    batch = fit(image, model.manifest.input)
-    return render.png(over(image, _given(model, batch, layer)[..., channel], model.manifest.input))
+    maps = _given(model, _seen(model, data, max_pixels), layer)
+    return render.png(over(decode(data, max_pixels=max_pixels), maps[..., channel], model.manifest.input))
 
 
 def over(image: Image.Image, values: Floats, target: Input) -> Pixels:
@@ -339,7 +338,8 @@ def _large(pixels: Pixels) -> Pixels:
 
 
 def _seen(model: Model, data: bytes, max_pixels: int) -> Pixels:
-    return fit(decode(data, max_pixels=max_pixels), model.manifest.input)
+    target = model.manifest.input
+    return fit(decode(data, max_pixels=max_pixels, target=target), target)
 
 
 def _output(model: Model, data: bytes, layer: str, max_pixels: int) -> Floats:

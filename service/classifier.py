@@ -219,7 +219,7 @@ class Classifier:
         target = version.manifest.input
 
         def read() -> tuple[NDArray[np.uint8], str]:
-            image = decode(picture.data, max_pixels=self.settings.max_pixels)
+            image = decode(picture.data, max_pixels=self.settings.max_pixels, target=target)
             return fit(image, target), hashlib.sha256(picture.data).hexdigest()
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,9 @@ JPEG_SCAN = b"\xff\xda"
 # Encoders make about ten.
 QUICK_SCANS, MAX_SCANS = 16, 100
 
+# Explanations, too, are drawn over what was decoded.
+LEAST_SIDE = 256
+
 ORIENTATION_TAG = 0x0112
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
 # EXIF 2.32, 4.6.4 A: how to turn what the camera stored into what it saw.
@@ -57,8 +61,11 @@ UPRIGHT = {
 }
 
 
-def decode(data: bytes, *, max_pixels: int) -> Image.Image:
+def decode(data: bytes, *, max_pixels: int, target: Input | None = None) -> Image.Image:
     """Read one picture file: upright, RGB, 8 bits a channel, transparency on white, the first frame of several.
+
+    `target`: what it is read for; a large JPEG is then read at a half, a quarter or an eighth of its size, by the
+    manifest's `oversampling`.
 
     Raises:
         EmptyImage: `data` is empty.
@@ -74,6 +81,10 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if _decoded_pixels(image) > max_pixels:
                 raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {image.width} x {image.height} or more")
+            if target is not None and target.oversampling is not None:
+                side = max(LEAST_SIDE, ceil(target.oversampling * max(target.width, target.height) / target.crop_share))
+                # JPEG alone can, and never below the size asked for.
+                image.draft(None, (side, side))
             image.load()
             return _upright(image, _rgb(image))
     except ImageError:

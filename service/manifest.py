@@ -53,6 +53,12 @@ class Input(_Part):
         le=1,
         description="Side of what `crop` takes, as a share of the largest: 0.875 is `resize to 256, centre crop 224`.",
     )
+    oversampling: float | None = Field(
+        default=2.0,
+        ge=1,
+        description="A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where so many times the input's pixels remain "
+        "each way, and 256; null: always in full.",
+    )
 
     @model_validator(mode="after")
     def _crops_where_it_says_so(self) -> Input:

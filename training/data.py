@@ -191,7 +191,7 @@ def _read(path: Path, target: Input) -> _Read:
         return _Read("", None, error.strerror or "cannot be opened")
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return _Read(digest, fit(decode(data, max_pixels=MAX_PIXELS), target), None)
+        return _Read(digest, fit(decode(data, max_pixels=MAX_PIXELS, target=target), target), None)
     except ImageError as error:
         return _Read(digest, None, str(error))
 

@@ -27,9 +27,8 @@ def explain(model: Model, report: Report, data: bytes, question: Question, max_p
         Cancelled: by `report`.
     """
     seed = question.seed if question.seed is not None else seed_of(data)
-    explanation: Explanation = METHODS[question.method](
-        model, report, decode(data, max_pixels=max_pixels), question, seed
-    )
+    image = decode(data, max_pixels=max_pixels, target=model.manifest.input)
+    explanation: Explanation = METHODS[question.method](model, report, image, question, seed)
     return explanation
 
 

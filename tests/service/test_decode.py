@@ -12,9 +12,10 @@ from service import decode as module
 from service.decode import FORMATS, decode, fit
 from service.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
 from service.manifest import Input
-from tests.conftest import draw, encode
+from tests.conftest import ROOT, draw, encode
 
 MAX = 1_000_000
+MAX_PHOTOGRAPH = 12_000_000
 RED, BLUE = (250, 5, 5), (5, 5, 250)
 
 
@@ -245,3 +246,63 @@ def test_pad_shows_the_whole_picture_on_white() -> None:
 def test_extreme_shapes_fit(rule: str, size: tuple[int, int]) -> None:
     pixels = fit(Image.new("RGB", size, RED), Input(height=5, width=7, resize=rule))
     assert pixels.shape == (5, 7, 3)
+
+
+def photograph(size: tuple[int, int], **options: object) -> bytes:
+    """A JPEG of an example, enlarged, with the noise of a camera."""
+    with Image.open(ROOT / "examples" / "lemon.png") as example:
+        image = np.asarray(example.convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32)
+    noise = np.random.default_rng(0).normal(0, 8, image.shape)
+    return encode(Image.fromarray(np.clip(image + noise, 0, 255).astype(np.uint8)), "JPEG", quality=90, **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "expected"),
+    [
+        pytest.param((2400, 1800), Input(height=75, width=75, resize="crop"), (600, 450), id="quarter"),
+        pytest.param((2400, 2100), Input(height=75, width=75, resize="squash"), (300, 263), id="eighth"),
+        pytest.param((511, 900), Input(height=20, width=20, resize="crop"), (511, 900), id="not-below-256"),
+        pytest.param((1200, 900), Input(height=224, width=224, resize="pad"), (600, 450), id="half"),
+        pytest.param((1200, 900), Input(height=224, width=226, resize="pad"), (1200, 900), id="not-below-twice"),
+        pytest.param(
+            (1200, 900), Input(height=112, width=112, resize="crop", crop_share=0.4), (1200, 900), id="nor-of-the-crop"
+        ),
+        pytest.param(
+            (1200, 900), Input(height=20, width=20, resize="crop", oversampling=None), (1200, 900), id="in-full"
+        ),
+    ],
+)
+def test_a_large_jpeg_is_decoded_small_and_gives_the_same_input(
+    size: tuple[int, int], target: Input, expected: tuple[int, int]
+) -> None:
+    data = photograph(size)
+    image = decode(data, max_pixels=MAX_PHOTOGRAPH, target=target)
+    assert image.size == expected
+    whole = fit(decode(data, max_pixels=MAX_PHOTOGRAPH), target).astype(int)
+    difference = np.abs(fit(image, target) - whole)
+    assert difference.mean() <= 0.5
+    # Colour is stored coarser than light: at an edge between colours the two ways of averaging differ more.
+    assert np.quantile(difference, 0.99) <= 4
+
+
+def test_a_large_jpeg_is_turned_as_it_is_in_full() -> None:
+    target = Input(height=40, width=60, resize="crop")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = photograph((1600, 1200), exif=exif)
+    image = decode(data, max_pixels=MAX_PHOTOGRAPH, target=target)
+    assert image.size == (300, 400)
+    whole = fit(decode(data, max_pixels=MAX_PHOTOGRAPH), target).astype(int)
+    assert np.quantile(np.abs(fit(image, target) - whole), 0.99) <= 4
+
+
+def test_other_files_are_decoded_in_full() -> None:
+    data = encode(plain("RGB", RED).resize((1600, 1200)), "WEBP")
+    target = Input(height=20, width=20, resize="crop")
+    assert decode(data, max_pixels=MAX_PHOTOGRAPH, target=target).size == (1600, 1200)
+
+
+def test_a_large_jpeg_that_breaks_off_is_broken_at_any_size() -> None:
+    data = photograph((1200, 900))
+    with pytest.raises(BrokenImage):
+        decode(data[: len(data) // 2], max_pixels=MAX_PHOTOGRAPH, target=Input(height=20, width=20, resize="crop"))

@@ -294,14 +294,18 @@ def _transparent_png() -> bytes:
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 @pytest.mark.parametrize(
     ("name", "content"),
-    [pytest.param("a.jpg", _turned_jpeg(), id="turned-jpeg"), pytest.param("a.png", _transparent_png(), id="rgba-png")],
+    [
+        pytest.param("a.jpg", _turned_jpeg(), id="turned-jpeg"),
+        pytest.param("a.jpg", encode(draw("circle", 1, (800, 700)), "JPEG"), id="large-jpeg"),
+        pytest.param("a.png", _transparent_png(), id="rgba-png"),
+    ],
 )
 def test_training_sees_the_pixels_that_the_service_sees(tmp_path: Path, name: str, content: bytes, resize: str):
     target = Input(height=20, width=14, resize=resize)
     write(tmp_path, f"Training/a/{name}", f"Test/a/{name}", content=content)
     write(tmp_path, "Training/b/1.png", "Test/b/1.png")
     data = load(listed(tmp_path), target)
-    served = fit(decode(content, max_pixels=MAX_PIXELS), target)
+    served = fit(decode(content, max_pixels=MAX_PIXELS, target=target), target)
     np.testing.assert_array_equal(data.training.images[0], served)
     np.testing.assert_array_equal(data.test.images[0], served)
 

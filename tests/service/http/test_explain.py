@@ -14,7 +14,7 @@ from PIL import Image
 
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import LiveServer, encode
+from tests.conftest import LiveServer, draw, encode
 from tests.service.http.explaining import PATIENCE, QUICK, SLOW, keep, metric, picture, until
 from tests.service.http.test_native import problem
 
@@ -60,6 +60,17 @@ def test_gradcam_as_numbers(client: httpx.Client, image_id: str) -> None:
     answer = client.get("/explain", params=query).json()
     assert (answer["label"], answer["class_index"], answer["method"]) == ("square", 1, "gradcam")
     assert all(0 <= value <= 1 for row in answer["heatmap"] for value in row)
+
+
+@pytest.mark.parametrize("method", ["lime", "gradcam"])
+def test_a_large_photograph_is_explained_as_it_is_classified(client: httpx.Client, method: str) -> None:
+    noise = Image.effect_noise((1600, 1200), 40).convert("RGB")
+    data = encode(Image.blend(draw("circle", 1, noise.size), noise, 0.3), "JPEG")
+    (said,) = client.post("/predict", content=data, headers={"content-type": "image/jpeg"}).json()["images"]
+    query = {"image_id": said["image_id"], "method": method, "format": "json", "wait": PATIENCE}
+    explained = client.get("/explain", params=query).json()
+    assert explained["label"] == said["predictions"][0]["label"]
+    assert explained["probability"] == pytest.approx(said["predictions"][0]["probability"], abs=1e-5)
 
 
 @pytest.mark.parametrize(
