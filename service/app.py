@@ -14,7 +14,20 @@ from service import __doc__ as description
 from service import __version__
 from service.classifier import Classifier
 from service.errors import StartupFailed
-from service.http import errors, explain, explanations, health, images, inside, native, pages, reports
+from service.http import (
+    errors,
+    explain,
+    explanations,
+    health,
+    images,
+    inside,
+    native,
+    openinference,
+    pages,
+    reports,
+    tfserving,
+)
+from service.http.inflate import Inflate
 from service.http.limits import BodyLimit, RequestContext
 from service.settings import Settings
 
@@ -45,6 +58,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(RequestContext, metrics=classifier.metrics),
+            # The limit counts what a body inflates to.
+            Middleware(Inflate),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_total=settings.max_total_bytes),
         ],
     )
@@ -62,4 +77,5 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, tags=[tag], dependencies=[Depends(native.refuse_repeated)])
     app.include_router(health.router, tags=["Operation"])
     app.include_router(pages.router)
+    app.router.routes += [*tfserving.ROUTES, *openinference.ROUTES]
     return app

@@ -7,7 +7,7 @@ thread was busy.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Generic, TypeVar
 
 from service.errors import Draining, InferenceFailed, Overloaded, ServiceError
+from service.statistics import Duration
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -54,6 +55,8 @@ class Batcher(Generic[In, Out]):
         self._max_queue = max_queue
         self._drain_seconds = drain_seconds
         self._on_batch = on_batch
+        self.executions: defaultdict[int, Duration] = defaultdict(Duration)
+        """Runs that succeeded, by their number of items."""
         self._jobs: deque[_Job[In, Out]] = deque()
         self._arrival = asyncio.Event()
         self._closing = False
@@ -149,6 +152,7 @@ class Batcher(Generic[In, Out]):
             _refuse(jobs, lambda: _failure(cause))
             return
         ran = perf_counter() - started
+        self.executions[len(jobs)].add(ran)
         for job, output in zip(jobs, outputs, strict=True):
             # The client may have gone while the model ran.
             if not job.answer.done():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.decode import decode, fit, is_quick
 from service.engines import require_tensorflow
 from service.engines.base import Outputs
-from service.errors import DeadlineExceeded, ImageError, Overloaded, TooManyImages
+from service.errors import DeadlineExceeded, ImageError, NoImage, Overloaded, TooManyImages
 from service.explain.process import Explainer
 from service.explaining import Explaining
 from service.images import ImageStore, open_store
@@ -27,9 +27,12 @@ from service.repository import Repository, Version
 from service.settings import Settings
 
 T = TypeVar("T")
+Pixels = NDArray[np.uint8]
 
 # Looks inside take turns, and the first of a model loads it.
 MOST_LOOKING, LOOK_SECONDS = 64, 60
+# Bodies up to here are read in less time than handing the work to another thread takes.
+QUICK_BODY = 16_384
 # Kept pictures that requests may hold in memory at once.
 MOST_IN_HAND = 64
 
@@ -65,9 +68,9 @@ class Classified:
 
 
 class _Decoded(NamedTuple):
-    pixels: NDArray[np.uint8]
-    image_id: str
-    seconds: float
+    pixels: Pixels
+    image_id: str | None = None
+    seconds: float | None = None
 
 
 class Classifier:
@@ -135,17 +138,45 @@ class Classifier:
             DeadlineExceeded: the answer would come too late.
             InferenceFailed: the model failed.
         """
-        if len(pictures) > self.settings.max_images:
-            raise TooManyImages(f"expected at most {self.settings.max_images} pictures, got {len(pictures)}")
-        try:
-            with anyio.fail_after(self.settings.timeout):
-                alone = len(pictures) == 1
-                decoded = await _together([self._decode(picture, version, alone) for picture in pictures])
-                return await _together(
-                    [self._infer(*pair, version, top_k, keep) for pair in zip(pictures, decoded, strict=True)]
-                )
-        except TimeoutError:
-            raise DeadlineExceeded(f"no answer within {self.settings.timeout:g} s") from None
+        with version.statistics.request() as spent, self._limits(len(pictures)):
+            alone = len(pictures) == 1
+            decoded = await _together([self._decode(picture, version, alone, keep) for picture in pictures])
+            return await _together(
+                [self._classify(*pair, version, top_k, spent) for pair in zip(pictures, decoded, strict=True)]
+            )
+
+    async def infer(self, images: Sequence[Picture | Pixels], version: Version) -> Outputs:
+        """What a model gives for pictures, or for pixels at its size; nothing is kept.
+
+        Raises:
+            NoImage: there is none.
+            ServiceError: see `classify`.
+        """
+        if not images:
+            raise NoImage("expected at least one picture, got none")
+        with version.statistics.request() as spent, self._limits(len(images)):
+            alone = len(images) == 1
+            decoded = await _together(
+                [
+                    self._decode(image, version, alone, keep=False) if isinstance(image, Picture) else _given(image)
+                    for image in images
+                ]
+            )
+            answers = await _together([self._answer(one, version, spent) for one in decoded])
+        return Outputs(*(np.stack(rows) for rows in zip(*(outputs for outputs, _ in answers), strict=True)))
+
+    async def read(self, body: bytes, function: Callable[[], T]) -> T:
+        """Run what makes sense of a body: on a decoder's thread, unless the body is small.
+
+        Raises:
+            ServiceError: as the function raised it.
+            Overloaded: too many pictures wait already.
+            DeadlineExceeded: its turn came too late.
+        """
+        if len(body) <= QUICK_BODY:
+            return function()
+        with self._deadline():
+            return await self._decoders.run(function)
 
     async def check(self, picture: Picture, *, keep: bool) -> str:
         """The `image_id` of a picture that can be decoded; from now on it is kept, if it shall and can be.
@@ -160,11 +191,8 @@ class Classifier:
             decode(picture.data, max_pixels=self.settings.max_pixels)
             return hashlib.sha256(picture.data).hexdigest()
 
-        try:
-            with anyio.fail_after(self.settings.timeout):
-                image_id = await self._decoders.run(read)
-        except TimeoutError:
-            raise DeadlineExceeded(f"not decoded within {self.settings.timeout:g} s") from None
+        with self._deadline():
+            image_id = await self._decoders.run(read)
         if keep:
             await self.images.put(picture.data, image_id)
         return image_id
@@ -214,13 +242,28 @@ class Classifier:
         finally:
             self._looking -= 1
 
-    async def _decode(self, picture: Picture, version: Version, alone: bool) -> _Decoded:
+    @contextmanager
+    def _limits(self, images: int) -> Iterator[None]:
+        if images > self.settings.max_images:
+            raise TooManyImages(f"expected at most {self.settings.max_images} pictures, got {images}")
+        with self._deadline():
+            yield
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        try:
+            with anyio.fail_after(self.settings.timeout):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer within {self.settings.timeout:g} s") from None
+
+    async def _decode(self, picture: Picture, version: Version, alone: bool, keep: bool) -> _Decoded:
         started = perf_counter()
         target = version.manifest.input
 
-        def read() -> tuple[NDArray[np.uint8], str]:
+        def read() -> tuple[Pixels, str | None]:
             image = decode(picture.data, max_pixels=self.settings.max_pixels, target=target)
-            return fit(image, target), hashlib.sha256(picture.data).hexdigest()
+            return fit(image, target), hashlib.sha256(picture.data).hexdigest() if keep else None
 
         try:
             pixels, image_id = read() if alone and is_quick(picture.data) else await self._decoders.run(read)
@@ -228,29 +271,44 @@ class Classifier:
             raise error if not picture.name else type(error)(f"{picture.name}: {error}") from error.__cause__
         return _Decoded(pixels, image_id, perf_counter() - started)
 
-    async def _infer(self, picture: Picture, decoded: _Decoded, version: Version, top_k: int, keep: bool) -> Classified:
+    async def _classify(
+        self, picture: Picture, decoded: _Decoded, version: Version, top_k: int, spent: list[dict[str, float]]
+    ) -> Classified:
         kept: asyncio.Task[bool] | None = None
-        if keep and not self.images.holds(decoded.image_id):
+        if decoded.image_id is not None and not self.images.holds(decoded.image_id):
             # While the model runs.
             kept = asyncio.create_task(self.images.put(picture.data, decoded.image_id))
         try:
-            answer = await version.batcher.submit(decoded.pixels)
-            image_id = decoded.image_id if keep and (kept is None or await kept) else None
+            outputs, seconds = await self._answer(decoded, version, spent)
+            image_id = decoded.image_id if kept is None or await kept else None
         finally:
             if kept:
                 kept.cancel()
-        seconds = {"decode": decoded.seconds, "queue": answer.queued, "inference": answer.ran}
         manifest = version.manifest
-        for stage, spent in seconds.items():
-            self.metrics.stage_seconds.labels(manifest.name, str(manifest.version), stage).observe(spent)
-        self.metrics.predictions.labels(manifest.name, str(manifest.version)).inc()
         return Classified(
             image_id=image_id,
             name=picture.name,
-            predictions=rank(answer.value, manifest.labels, top_k),
-            recognised=is_recognised(float(answer.value.recognition), manifest.recognition_threshold),
-            seconds={stage: round(spent, 6) for stage, spent in seconds.items()},
+            predictions=rank(outputs, manifest.labels, top_k),
+            recognised=is_recognised(float(outputs.recognition), manifest.recognition_threshold),
+            seconds={stage: round(each, 6) for stage, each in seconds.items()},
         )
+
+    async def _answer(
+        self, decoded: _Decoded, version: Version, spent: list[dict[str, float]]
+    ) -> tuple[Outputs, dict[str, float]]:
+        answer = await version.batcher.submit(decoded.pixels)
+        seconds = {} if decoded.seconds is None else {"decode": decoded.seconds}
+        seconds |= {"queue": answer.queued, "inference": answer.ran}
+        labels = (version.manifest.name, str(version.manifest.version))
+        for stage, each in seconds.items():
+            self.metrics.stage_seconds.labels(*labels, stage).observe(each)
+        self.metrics.predictions.labels(*labels).inc()
+        spent.append(seconds)
+        return answer.value, seconds
+
+
+async def _given(pixels: Pixels) -> _Decoded:
+    return _Decoded(pixels)
 
 
 async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

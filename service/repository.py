@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -23,6 +23,7 @@ from service.errors import ModelRequired, StartupFailed, UnknownModel, UnknownVe
 from service.manifest import NAME_PATTERN, InvalidVersion, Manifest, read_manifest, verify_files
 from service.metrics import Metrics
 from service.settings import Settings
+from service.statistics import Statistics
 
 VERSION_NAME = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -37,6 +38,7 @@ class Version:
     manifest: Manifest
     engine: str
     batcher: Batcher[NDArray[np.uint8], Outputs]
+    statistics: Statistics = field(default_factory=Statistics)
 
     @cached_property
     def digest(self) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def test_every_curl_of_the_readme_works(bundled: httpx.Client, command: str, tmp
     answer = json.loads(finished.stdout)
     if "README.md" in command:
         assert answer["status"] == 415
+    elif ":predict" in command:
+        labels = bundled.get("/models/fruit_vgg16/versions/1").json()["manifest"]["labels"]
+        (prediction,) = answer["predictions"]
+        assert labels[prediction["probabilities"].index(max(prediction["probabilities"]))] == "Lemon"
+    elif ":classify" in command:
+        assert answer["results"][0][0][0] == "Lemon"
+    elif "/metadata" in command:
+        assert answer["model_spec"]["name"] == "fruit_vgg16"
+    elif "/stats" in command:
+        assert answer["model_stats"][0]["inference_count"] >= 1
     elif "/walk" in command:
         assert [layer["name"] for layer in answer["layers"]][-1] == "logits"
     elif "/explanations" in command:
@@ -87,6 +98,21 @@ def test_every_curl_of_the_readme_works(bundled: httpx.Client, command: str, tmp
         assert len(answer["images"]) == len(names)
         for image, name in zip(answer["images"], names, strict=True):
             assert name in [prediction["label"].lower() for prediction in image["predictions"][:2]]
+
+
+def test_the_program_of_the_readme_prints_what_it_says(bundled: httpx.Client, tmp_path: Path) -> None:
+    ((program, printed),) = re.findall(r"```python\n(.*?)```\n\nprints `(.*?)`", README, re.DOTALL)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    here = program.replace("127.0.0.1:8000", f"{bundled.base_url.host}:{bundled.base_url.port}")
+    finished = subprocess.run(
+        [sys.executable, "-c", here], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    said, shown = (re.findall(r"([\d.]+):(\d+):(\w+)", text) for text in (finished.stdout, printed))
+    # Versions of Pillow round a pixel differently.
+    assert [(round(float(value), 2), *rest) for value, *rest in said] == [
+        (round(float(value), 2), *rest) for value, *rest in shown
+    ]
+    assert len(shown) == 2
 
 
 def test_the_picture_that_the_readme_links_to_is_the_lemon(bundled: httpx.Client) -> None:

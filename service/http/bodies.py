@@ -115,6 +115,18 @@ async def read_pictures(request: Request, max_images: int) -> list[Picture]:
     )
 
 
+def from_base64(encoded: str, name: str) -> bytes:
+    """Decode what RFC 4648, section 4, has encoded.
+
+    Raises:
+        InvalidRequest: it is not base64.
+    """
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"expected `{name}` in base64: {error}") from None
+
+
 def _from_form(content_type: str, body: bytes, max_images: int) -> list[Picture]:
     parts = read_form(content_type, body, max_images)
     if unknown := {part.field for part in parts} - {FIELD}:
@@ -136,7 +148,4 @@ def _from_json(body: bytes) -> Picture:
         problem = invalid.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "the body"
         raise InvalidRequest(f'expected {{"image": "<base64>"}}; {where}: {problem["msg"]}') from None
-    try:
-        return Picture(base64.b64decode(encoded, validate=True))
-    except (binascii.Error, ValueError) as error:
-        raise InvalidRequest(f"expected `image` in base64: {error}") from None
+    return Picture(from_base64(encoded, "image"))

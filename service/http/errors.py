@@ -1,7 +1,11 @@
-"""One table from error to status, one shape for every error: RFC 9457 `application/problem+json`."""
+"""One table from error to status, one shape for every error: RFC 9457 `application/problem+json`.
+
+Under `/v1` and `/v2` errors have the form, and where they differ the statuses, of the protocols that are spoken there.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from service import errors
 from service.http.schemas import Problem
@@ -49,6 +54,19 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.StartupFailed: 500,
 }
 KINDS = {kind.code: kind for kind in STATUS}
+# TF Serving REST and the Open Inference Protocol.
+PROTOCOL = re.compile(r"/v[12](/|$)", re.IGNORECASE)
+# Both derive their statuses from gRPC's codes: INVALID_ARGUMENT, and RESOURCE_EXHAUSTED.
+PROTOCOL_STATUS = {
+    errors.InvalidRequest.code: 400,
+    errors.NoImage.code: 400,
+    errors.TooManyImages.code: 400,
+    errors.EmptyImage.code: 400,
+    errors.BrokenImage.code: 400,
+    errors.UnsupportedImage.code: 400,
+    errors.ImageTooLarge.code: 400,
+    errors.Overloaded.code: 429,
+}
 RETRY_AFTER_SECONDS = 1
 # What the framework itself refuses.
 FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -63,27 +81,35 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _framework_error)
 
 
-class ProblemResponse(JSONResponse):
-    """One problem, as RFC 9457 has it."""
-
-    media_type = PROBLEM_TYPE
-
-    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(problem.model_dump(), problem.status, headers)
-        self.code = problem.code
-
-
 BUG = Problem(
     title="The service made a mistake", status=500, detail="the request could not be answered", code="internal_error"
 )
 
 
-def bug() -> ProblemResponse:
+class ErrorResponse(JSONResponse):
+    """A problem, in the form of the protocol that the request speaks."""
+
+    def __init__(self, scope: Scope, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        if speaks_protocol(scope):
+            status = PROTOCOL_STATUS.get(problem.code, problem.status)
+            super().__init__({"error": problem.detail}, status, headers)
+        else:
+            super().__init__(problem.model_dump(), problem.status, headers, PROBLEM_TYPE)
+        self.code = problem.code
+
+
+def speaks_protocol(scope: Scope) -> bool:
+    """Whether a request is of one of the other projects' protocols."""
+    path: str = scope["path"]
+    return PROTOCOL.match(path.removeprefix(scope.get("root_path", ""))) is not None
+
+
+def bug(scope: Scope) -> ErrorResponse:
     """The answer to an exception that nobody expected; its text stays inside."""
-    return ProblemResponse(BUG)
+    return ErrorResponse(scope, BUG)
 
 
-def service_problem(error: errors.ServiceError) -> ProblemResponse:
+def failure(scope: Scope, error: errors.ServiceError) -> ErrorResponse:
     """The answer to an expected failure."""
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unavailable):
@@ -91,7 +117,7 @@ def service_problem(error: errors.ServiceError) -> ProblemResponse:
     if isinstance(error, (errors.BodyTooLarge, errors.BodyTooSlow, errors.Draining)):
         # The rest of the body is not read.
         headers["connection"] = "close"
-    return ProblemResponse(problem_of(error), headers)
+    return ErrorResponse(scope, problem_of(error), headers)
 
 
 def failed(code: str, detail: str) -> errors.ServiceError:
@@ -123,30 +149,32 @@ def _described(kind: type[errors.ServiceError], detail: str) -> Problem:
     return Problem(title=(kind.__doc__ or "").rstrip("."), status=STATUS[kind], detail=detail, code=kind.code)
 
 
-async def _service_error(request: Request, error: Exception) -> ProblemResponse:
+async def _service_error(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, errors.ServiceError)
     if isinstance(error, errors.Fault):
         log.error(error.code, exc_info=error)
-    return _counted(request, service_problem(error))
+    return _counted(request, failure(request.scope, error))
 
 
-async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
+async def _invalid_request(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, RequestValidationError)
     detail = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}, got {p.get('input')!r}" for p in error.errors())
-    return _counted(request, service_problem(errors.InvalidRequest(detail)))
+    return _counted(request, failure(request.scope, errors.InvalidRequest(detail)))
 
 
-async def _framework_error(request: Request, error: Exception) -> ProblemResponse:
+async def _framework_error(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
+    title = HTTPStatus(error.status_code).phrase
     problem = Problem(
-        title=HTTPStatus(error.status_code).phrase,
+        title=title,
         status=error.status_code,
-        detail=f"{request.method} {request.url.path}: see /docs for what there is",
+        detail=f"{request.method} {request.url.path}: "
+        + (title if speaks_protocol(request.scope) else "see /docs for what there is"),
         code=FRAMEWORK_CODES.get(error.status_code, "http_error"),
     )
-    return _counted(request, ProblemResponse(problem, error.headers))
+    return _counted(request, ErrorResponse(request.scope, problem, error.headers))
 
 
-def _counted(request: Request, problem: ProblemResponse) -> ProblemResponse:
-    request.app.state.classifier.metrics.errors.labels(problem.code).inc()
-    return problem
+def _counted(request: Request, answer: ErrorResponse) -> ErrorResponse:
+    request.app.state.classifier.metrics.errors.labels(answer.code).inc()
+    return answer

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge, Draining, Overloaded
-from service.http.errors import ProblemResponse, bug, service_problem
+from service.http.errors import ErrorResponse, bug, failure
 from service.metrics import Metrics
 
 # What a client may call its request: safe in a log line and in a header.
@@ -57,20 +57,19 @@ class RequestContext:
         except asyncio.CancelledError:
             # The server does so to requests that outlast its drain, and would answer in a form of its own.
             if status is None:
-                await self._answer(
-                    service_problem(Draining("the service stopped before it had an answer")), scope, receive, send_named
-                )
+                stopped = Draining("the service stopped before it had an answer")
+                await self._answer(failure(scope, stopped), scope, receive, send_named)
         except Exception:
             log.exception("bug")
             if status is None:
-                await self._answer(bug(), scope, receive, send_named)
+                await self._answer(bug(scope), scope, receive, send_named)
             status = 500
         finally:
             self._record(scope, status or CLIENT_GONE, perf_counter() - started)
 
-    async def _answer(self, problem: ProblemResponse, scope: Scope, receive: Receive, send: Send) -> None:
-        self._metrics.errors.labels(problem.code).inc()
-        await problem(scope, receive, send)
+    async def _answer(self, answer: ErrorResponse, scope: Scope, receive: Receive, send: Send) -> None:
+        self._metrics.errors.labels(answer.code).inc()
+        await answer(scope, receive, send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")

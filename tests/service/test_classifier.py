@@ -139,5 +139,18 @@ async def test_a_picture_that_is_refused_is_not_kept(classifier: Classifier, gat
 async def test_a_picture_that_is_only_checked_waits_no_longer_than_any(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = Classifier(Settings(timeout=0.05))
     monkeypatch.setattr(classifier._decoders, "run", lambda _: asyncio.sleep(60))
-    with pytest.raises(DeadlineExceeded, match="not decoded within"):
+    with pytest.raises(DeadlineExceeded, match="no answer within"):
         await classifier.check(PICTURE, keep=False)
+
+
+async def test_a_large_body_is_read_on_a_decoder_s_thread_and_a_small_one_at_once(classifier: Classifier) -> None:
+    here = threading.get_ident()
+    assert await classifier.read(b"x", threading.get_ident) == here
+    assert await classifier.read(b"x" * 20_000, threading.get_ident) != here
+
+
+async def test_a_large_body_waits_no_longer_than_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier(Settings(timeout=0.05))
+    monkeypatch.setattr(classifier._decoders, "run", lambda _: asyncio.sleep(60))
+    with pytest.raises(DeadlineExceeded, match="no answer within"):
+        await classifier.read(b"x" * 20_000, lambda: None)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service import errors
-from service.http.errors import STATUS
+from service.http.errors import PROTOCOL_STATUS, STATUS, speaks_protocol
 
 
 def leaves(kind: type[errors.ServiceError]) -> set[type[errors.ServiceError]]:
@@ -32,3 +32,32 @@ def test_the_status_tells_whose_fault_it_is(kind: type[errors.ServiceError]) -> 
 
 def test_the_tree_in_the_docstring_is_the_code_s() -> None:
     assert all(kind.__name__ in (errors.__doc__ or "") for kind in STATUS)
+
+
+def test_the_other_protocols_statuses_are_grpc_s() -> None:
+    statuses = {kind: PROTOCOL_STATUS.get(kind.code, status) for kind, status in STATUS.items()}
+    assert set(PROTOCOL_STATUS) <= {kind.code for kind in STATUS}
+    assert statuses[errors.Overloaded] == 429
+    assert statuses[errors.UnknownVersion] == 404
+    assert statuses[errors.DeadlineExceeded] == 504
+    pictures = {kind: status for kind, status in statuses.items() if issubclass(kind, errors.ImageError)}
+    assert set(pictures.values()) == {400}
+    assert all(
+        (status < 500) == issubclass(kind, errors.ClientError) for kind, status in statuses.items() if status != 429
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "speaks"),
+    [
+        ("/v1/models/x", "", True),
+        ("/V1/models/x", "", True),
+        ("/v2", "", True),
+        ("/behind/v2/models", "/behind", True),
+        ("/v2x", "", False),
+        ("/v3/models", "", False),
+        ("/models/v1/x", "", False),
+    ],
+)
+def test_a_path_tells_whose_errors_a_client_reads(path: str, root: str, speaks: bool) -> None:
+    assert speaks_protocol({"type": "http", "path": path, "root_path": root}) is speaks

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 
@@ -62,3 +63,46 @@ def test_no_bytes_behind_a_real_header_make_predict_answer_5xx(live: httpx.Clien
 def test_no_query_makes_predict_answer_5xx(live: httpx.Client, query: dict[str, str]) -> None:
     answer = live.post("/predict", params=query, files={"file": encode(draw("circle", 1))})
     assert answer.status_code in EXPECTED | {404}
+
+
+OTHERS = ["/v1/models/shapes:predict", "/v1/models/shapes:classify", "/v2/models/shapes/infer", "/v2/repository/index"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["b64", "images", "x"]), inner),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(
+    ["instances", "inputs", "examples", "context", "signature_name", "outputs", "parameters", "id", "ready"]
+)
+
+
+@quick
+@given(path=st.sampled_from(OTHERS), body=st.binary(max_size=300), length=st.sampled_from(["", "0", "7", "300", "x"]))
+def test_no_bytes_make_the_other_protocols_answer_5xx(live: httpx.Client, path: str, body: bytes, length: str) -> None:
+    headers = {"inference-header-content-length": length} if length else {}
+    assert live.post(path, content=body, headers=headers).status_code in {200, 400}
+
+
+@quick
+@given(path=st.sampled_from(OTHERS), body=st.dictionaries(KEYS, VALUES, max_size=4))
+def test_no_json_makes_the_other_protocols_answer_5xx(live: httpx.Client, path: str, body: object) -> None:
+    assert live.post(path, content=json.dumps(body)).status_code in {200, 400}
+
+
+TENSOR = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.just("images"),
+        "datatype": st.sampled_from(["UINT8", "BYTES", "FP32"]),
+        "shape": st.lists(st.integers(-1, 20), max_size=4) | st.just([1, 16, 12, 3]),
+        "data": VALUES,
+        "parameters": st.dictionaries(st.sampled_from(["binary_data_size", "binary_data"]), VALUES, max_size=2),
+    },
+)
+
+
+@quick
+@given(tensors=st.lists(TENSOR, max_size=2), outputs=st.lists(TENSOR, max_size=2))
+def test_no_tensor_makes_infer_answer_5xx(live: httpx.Client, tensors: object, outputs: object) -> None:
+    body = json.dumps({"inputs": tensors, "outputs": outputs})
+    assert live.post("/v2/models/shapes/infer", content=body).status_code in {200, 400}
