@@ -26,9 +26,11 @@ from service.explain.folder import Explained, explain_folder, pictures_below, wr
 from service.explain.overlay import Polarity, Style, StyleName
 from service.explain.process import Explainer
 from service.explain.question import MAX_SAMPLES, MIN_SAMPLES, Question, find_label
+from service.http.connections import GuardedProtocol
 from service.logs import configure_logging
 from service.repository import find_version
-from service.settings import Settings, table
+from service.security import Scope, add_key, explain_problem
+from service.settings import Settings, table, variable
 
 log = structlog.get_logger()
 
@@ -51,6 +53,9 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+                http=GuardedProtocol,
+                ssl_certfile=settings.tls_certificate,
+                ssl_keyfile=settings.tls_key,
             )
         )
 
@@ -67,7 +72,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            scheme = "https" if self._settings.tls_certificate else "http"
+            url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
             log.info("serving", url=url, docs=f"{url}/docs")
 
     def _stop(self) -> None:
@@ -113,7 +119,14 @@ def serve(context: typer.Context) -> None:
         return
     settings = _settings()
     configure_logging(settings.log_level)
-    server = Server(create_app(settings), settings)
+    try:
+        server = Server(create_app(settings), settings)
+        server.config.load()
+    except StartupFailed as failure:
+        sys.exit(f"{failure.code}: {failure}")
+    except OSError as error:
+        names = f"{variable('tls_certificate')} and {variable('tls_key')}"
+        sys.exit(f"{StartupFailed.code}: {names}: expected a certificate and its key as PEM: {error}")
     server.run()
     sys.stdout.flush()
     # Not sys.exit: that would wait for a thread that hangs in a model.
@@ -198,6 +211,43 @@ def explain_pictures(
     written = sum(one.overlay is not None for one in explained)
     typer.echo(f"{written} of {len(explained)} explained; look at {sheet}")
     sys.exit(0 if written == len(explained) else 1)
+
+
+@cli.command(
+    "key",
+    help="\n".join(
+        (
+            "Make an API key for a client: its digest goes into a file, the key is printed once, and kept nowhere.",
+            "\n\b",
+            "Examples:",
+            "  python -m service key shop --predict --file keys.json",
+            "  python -m service key desk --predict --explain --per-minute 600 --file keys.json",
+            "  SICHTBAR_KEYS=keys.json python -m service",
+        )
+    ),
+)
+def make_key(
+    name: Annotated[str, typer.Argument(help="What logs call the client.", show_default=False)],
+    predict: Annotated[bool, typer.Option("--predict", help="It may classify pictures.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="It may ask for explanations, and look inside.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="It may load and unload versions.")] = False,
+    file: Annotated[Path | None, typer.Option(help="File of keys; else SICHTBAR_KEYS.")] = None,
+    per_minute: Annotated[float | None, typer.Option(min=0.001, help="Most requests a minute.")] = None,
+) -> None:
+    """Make a key."""
+    path = file or _settings().keys
+    if path is None:
+        sys.exit(f"expected --file or {variable('keys')}")
+    asked: list[tuple[Scope, bool]] = [("predict", predict), ("explain", explain), ("admin", admin)]
+    scopes = frozenset(scope for scope, given in asked if given)
+    if not scopes:
+        sys.exit("expected at least one of --predict, --explain and --admin")
+    try:
+        shown = add_key(path, name, scopes, per_minute)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: {explain_problem(error)}")
+    typer.echo(shown)
+    typer.echo(f"shown this once; its digest is in {path}, a running service reads it at its next request", err=True)
 
 
 def _settings() -> Settings:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from service import __doc__ as description
 from service import __version__
@@ -27,15 +28,22 @@ from service.http import (
     reports,
     tfserving,
 )
+from service.http.access import Access
 from service.http.inflate import Inflate
-from service.http.limits import BodyLimit, RequestContext
+from service.http.limits import BodyLimit, Deadline, RequestContext
+from service.metrics import Metrics
+from service.security import Keys
 from service.settings import Settings
 
 log = structlog.get_logger()
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service as an ASGI app. Models are loaded in its lifespan; if none is valid, the start fails."""
+    """The service as an ASGI app. Models are loaded in its lifespan; if none is valid, the start fails.
+
+    Raises:
+        StartupFailed: the file of keys is not valid.
+    """
     classifier = Classifier(settings)
 
     @asynccontextmanager
@@ -58,6 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(RequestContext, metrics=classifier.metrics),
+            *_guards(settings, classifier.metrics),
+            Middleware(Deadline, metrics=classifier.metrics),
             # The limit counts what a body inflates to.
             Middleware(Inflate),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_total=settings.max_total_bytes),
@@ -79,3 +89,24 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(pages.router)
     app.router.routes += [*tfserving.ROUTES, *openinference.ROUTES]
     return app
+
+
+def _guards(settings: Settings, metrics: Metrics) -> Iterator[Middleware]:
+    if settings.cors_origins:
+        # A browser asks with OPTIONS first, and shows no key then.
+        yield Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=[
+                "authorization",
+                "content-type",
+                "if-none-match",
+                "x-api-key",
+                "x-request-id",
+                "x-request-timeout",
+            ],
+            expose_headers=["etag", "location", "retry-after", "x-cache", "x-request-id"],
+        )
+    if settings.keys is not None:
+        yield Middleware(Access, Keys(settings.keys), metrics, watched_open=settings.open_metrics)

@@ -2,6 +2,8 @@
 
 ServiceError
 ├── ClientError                 the request must change before it can succeed
+│   ├── Unauthenticated
+│   ├── Forbidden
 │   ├── BodyTooLarge
 │   ├── BodyTooSlow
 │   ├── InvalidRequest
@@ -24,6 +26,7 @@ ServiceError
 │   ├── NoPreview
 │   └── ExplanationCancelled
 ├── Unavailable                 the same request may succeed later
+│   ├── RateLimited
 │   ├── Overloaded
 │   ├── Draining
 │   ├── DeadlineExceeded
@@ -49,6 +52,18 @@ class ServiceError(Exception):
 
 class ClientError(ServiceError):
     """The request must change before it can succeed."""
+
+
+class Unauthenticated(ClientError):
+    """The request shows no key that is known here."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(ClientError):
+    """The request shows a key that is not for this call."""
+
+    code = "forbidden"
 
 
 class BodyTooLarge(ClientError):
@@ -176,7 +191,17 @@ class ExplanationCancelled(ClientError):
 
 
 class Unavailable(ServiceError):
-    """The same request may succeed later."""
+    """The same request may succeed later: in `retry_after` seconds."""
+
+    def __init__(self, detail: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class RateLimited(Unavailable):
+    """The key was shown more often than it may be."""
+
+    code = "rate_limited"
 
 
 class Overloaded(Unavailable):

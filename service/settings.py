@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import StartupFailed
 
@@ -99,9 +99,36 @@ class Settings(BaseSettings):
     explain_nice: int = Field(
         default=10, ge=0, le=19, description="Niceness of the process that explains; predictions go before it."
     )
+    keys: Path | None = Field(
+        default=None,
+        description="File of API keys, made by `python -m service key`, read again when it changes; unset, every call "
+        "is open to all, but for admin calls, which are closed.",
+    )
+    open_metrics: bool = Field(
+        default=True, description="Whether `/health` and `/metrics` need no key, where there are keys."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose pages may call the service from a browser, with commas between; `*` for all.",
+    )
+    tls_certificate: Path | None = Field(default=None, description="Certificate chain as PEM: speak HTTPS.")
+    tls_key: Path | None = Field(default=None, description="The certificate's private key as PEM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged; at `info` each request is a line."
     )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        return tuple(origin for part in given.split(",") if (origin := part.strip()))
+
+    @model_validator(mode="after")
+    def _has_both_of_tls(self) -> Settings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError(f"expected {variable('tls_certificate')} and {variable('tls_key')} together, got one")
+        return self
 
     @classmethod
     def from_environ(cls) -> Settings:
@@ -123,6 +150,8 @@ class Settings(BaseSettings):
         except ValidationError as invalid:
             problems = (
                 f"{variable(str(problem['loc'][0]))}={problem['input']!r}: {problem['msg']}"
+                if problem["loc"]
+                else problem["msg"]
                 for problem in invalid.errors()
             )
             raise StartupFailed("; ".join(problems)) from None
@@ -142,4 +171,4 @@ def table() -> list[tuple[str, str, str]]:
 
 
 def _default(value: object) -> str:
-    return "" if value is None else str(value)
+    return "" if value in (None, ()) else str(value)

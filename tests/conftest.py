@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from PIL import Image, ImageDraw
 
 from service.app import create_app
+from service.http.connections import GuardedProtocol
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -156,7 +157,7 @@ class LiveServer(uvicorn.Server):
     """A real server on a free port, in a thread."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+        super().__init__(uvicorn.Config(app, port=0, log_config=None, access_log=False, http=GuardedProtocol))
         self._up = threading.Event()
         self._thread = threading.Thread(target=self.run)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import structlog
@@ -23,6 +24,9 @@ from service.http.schemas import Problem
 PROBLEM_TYPE = "application/problem+json"
 
 STATUS: dict[type[errors.ServiceError], int] = {
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.RateLimited: 429,
     errors.BodyTooLarge: 413,
     errors.BodyTooSlow: 408,
     errors.InvalidRequest: 422,
@@ -67,7 +71,6 @@ PROTOCOL_STATUS = {
     errors.ImageTooLarge.code: 400,
     errors.Overloaded.code: 429,
 }
-RETRY_AFTER_SECONDS = 1
 # What the framework itself refuses.
 FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -113,7 +116,9 @@ def failure(scope: Scope, error: errors.ServiceError) -> ErrorResponse:
     """The answer to an expected failure."""
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unavailable):
-        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        headers["retry-after"] = str(ceil(error.retry_after))
+    if isinstance(error, errors.Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, (errors.BodyTooLarge, errors.BodyTooSlow, errors.Draining)):
         # The rest of the body is not read.
         headers["connection"] = "close"

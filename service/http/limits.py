@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from time import perf_counter
 from uuid import uuid4
 
+import anyio
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge, Draining, Overloaded
+from service.errors import BodyTooLarge, DeadlineExceeded, Draining, InvalidRequest, Overloaded, ServiceError
 from service.http.errors import ErrorResponse, bug, failure
 from service.metrics import Metrics
 
 # What a client may call its request: safe in a log line and in a header.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
+# What a browser must not make of an answer: another type, a frame of another page, a hint where its reader came from.
+SAFE = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
+SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
+MOST_SECONDS = 3600
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
 
 log = structlog.get_logger()
@@ -44,7 +50,10 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                for name, value in SAFE.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         started = perf_counter()
@@ -77,6 +86,41 @@ class RequestContext:
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
+
+
+class Deadline:
+    """Gives up what the client would not wait for: it says so in `X-Request-Timeout`, in seconds."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI. An answer that has begun goes on."""
+        given = Headers(scope=scope).get("x-request-timeout") if scope["type"] == "http" else None
+        if given is None:
+            await self._app(scope, receive, send)
+            return
+        if not SECONDS.fullmatch(given) or not 0 < float(given) <= MOST_SECONDS:
+            refused = InvalidRequest(
+                f"expected X-Request-Timeout in seconds, more than 0 and at most {MOST_SECONDS}, got {given!r}"
+            )
+            await self._refuse(refused, scope, receive, send)
+            return
+        with anyio.move_on_after(float(given)) as patience:
+
+            async def send_in_time(message: Message) -> None:
+                patience.deadline = math.inf
+                await send(message)
+
+            await self._app(scope, receive, send_in_time)
+        if patience.cancelled_caught:
+            late = DeadlineExceeded(f"no answer within {given} s, as X-Request-Timeout asks")
+            await self._refuse(late, scope, receive, send)
+
+    async def _refuse(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+        self._metrics.errors.labels(error.code).inc()
+        await failure(scope, error)(scope, receive, send)
 
 
 class BodyLimit:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from threading import Thread
 
 import httpx
 import pytest
+import trustme
 
 from service.settings import table
 from tests.conftest import ROOT, draw, encode
@@ -90,6 +92,67 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def test_it_speaks_https_with_a_certificate(start: Start, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    for part in certificate.cert_chain_pems:
+        part.write_to_path(chain, append=True)
+    certificate.private_key_pem.write_to_path(key)
+    program = start(SICHTBAR_TLS_CERTIFICATE=str(chain), SICHTBAR_TLS_KEY=str(key))
+    url = str(program.wait_for("serving")["url"])
+    assert url.startswith("https://")
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    answer = httpx.post(f"{url}/predict", files={"file": PICTURE}, verify=trusting)
+    assert answer.json()["images"][0]["predictions"][0]["label"] == "circle"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health/live")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"SICHTBAR_TLS_KEY": "key.pem"}, "expected SICHTBAR_TLS_CERTIFICATE and SICHTBAR_TLS_KEY together"),
+        (
+            {"SICHTBAR_TLS_KEY": "/nowhere", "SICHTBAR_TLS_CERTIFICATE": "/nowhere"},
+            "expected a certificate and its key",
+        ),
+        (
+            {"SICHTBAR_TLS_KEY": "README.md", "SICHTBAR_TLS_CERTIFICATE": "README.md"},
+            "expected a certificate and its key",
+        ),
+        ({"SICHTBAR_KEYS": "README.md"}, "README.md: expected keys as JSON: its start: Invalid JSON"),
+        ({"SICHTBAR_KEYS": "/nowhere"}, "/nowhere: expected keys as JSON: "),
+    ],
+    ids=["half-of-tls", "no-certificate", "no-pem", "no-keys", "no-key-file"],
+)
+def test_what_would_leave_it_open_or_mute_stops_the_start(settings: dict[str, str], told: str) -> None:
+    finished = run(**settings)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("startup_failed: ")
+    assert told in finished.stderr
+    assert "Traceback" not in finished.stderr + finished.stdout
+
+
+def test_a_key_is_made_and_opens_a_running_service(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    first = run("key", "first", "--explain", f"--file={file}")
+    assert first.returncode == 0
+    url = start(SICHTBAR_KEYS=str(file)).wait_for("serving")["url"]
+    second = run("key", "second", "--predict", SICHTBAR_KEYS=str(file)).stdout.strip()
+    statuses = [
+        httpx.post(f"{url}/predict", files={"file": PICTURE}, headers={"x-api-key": key}).status_code
+        for key in (first.stdout.strip(), second, "no key")
+    ]
+    assert statuses == [403, 200, 401]
+    again = run("key", "second", "--predict", f"--file={file}")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "expected each name once, found again: second" in again.stderr
+    nothing = run("key", "third", f"--file={file}")
+    assert (nothing.returncode, nothing.stderr) == (1, "expected at least one of --predict, --explain and --admin\n")
 
 
 def test_help_shows_examples_and_every_setting_with_its_default() -> None:

@@ -25,7 +25,7 @@ def test_the_status_tells_whose_fault_it_is(kind: type[errors.ServiceError]) -> 
     if issubclass(kind, errors.ClientError):
         assert 400 <= STATUS[kind] < 500
     elif issubclass(kind, errors.Unavailable):
-        assert STATUS[kind] in {503, 504}
+        assert STATUS[kind] in {429, 503, 504}
     else:
         assert STATUS[kind] == 500
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import draw, encode
+from tests.service.http.test_native import problem
 
 PICTURE = encode(draw("circle", 1))
 
@@ -100,6 +102,31 @@ def test_bodies_under_way_hold_a_bounded_number_of_bytes_together(small: httpx.C
         assert refused[0].headers["retry-after"] == "1"
         assert b"408" in first.recv(4096)
     assert small.post("/predict", **raw).json()["code"] == "unsupported_image"
+
+
+@pytest.mark.parametrize("given", ["", "0", "-1", "nan", "inf", "1e3", "3601", "soon", "1,5", "\u0661"], ids=repr)
+def test_a_deadline_that_is_none_is_refused(live: httpx.Client, given: str) -> None:
+    answer = live.get("/models", headers={"x-request-timeout": given.encode()})
+    assert "expected X-Request-Timeout in seconds" in str(problem(answer, 422, "invalid_request")["detail"])
+
+
+def test_an_answer_within_the_client_s_deadline_is_given(live: httpx.Client) -> None:
+    answer = live.post("/predict", files={"file": PICTURE}, headers={"x-request-timeout": "9.5"})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/explain", "/v2/models/shapes/infer"])
+def test_what_the_client_would_not_wait_for_is_given_up(live: httpx.Client, path: str) -> None:
+    def slow() -> Iterator[bytes]:
+        yield b"{"
+        time.sleep(0.5)
+        yield b"}"
+
+    headers = {"x-request-timeout": "0.2", "content-type": "image/png"}
+    answer = live.post(path, content=slow(), headers=headers)
+    assert answer.status_code == 504
+    assert "no answer within 0.2 s, as X-Request-Timeout asks" in answer.text
+    assert live.get("/health/ready").status_code == 200
 
 
 def test_too_many_pixels_are_refused(small: httpx.Client) -> None:

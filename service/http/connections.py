@@ -1,0 +1,71 @@
+"""One connection: a request's head must arrive in time, and be of a bounded size; uvicorn bounds neither.
+
+Without that a client could hold connections open for ever, byte by byte ("slowloris"), or fill the memory with headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Beyond what comes with its first bytes.
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_SECONDS = 10.0
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with both bounds."""
+
+    _awaited: asyncio.TimerHandle | None = None
+    _begun = False
+    _bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client that sends nothing is as slow as one can be."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more is awaited."""
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes of a head that was begun before and is not complete after."""
+        begun = self._begun
+        super().data_received(data)
+        if begun and self._begun:
+            self._bytes += len(data)
+            if self._bytes > MAX_HEAD_BYTES:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._begun = True
+        if self._awaited is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """The rest is the body, which has bounds of its own."""
+        self._end_head()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._awaited = self.loop.call_later(HEAD_SECONDS, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+
+    def _end_head(self) -> None:
+        self._begun, self._bytes = False, 0
+        if self._awaited is not None:
+            self._awaited.cancel()
+            self._awaited = None
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        # A browser opens connections before it needs them; and no answer may stand amid another.
+        if self._begun and (self.cycle is None or self.cycle.response_complete):
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            self.transport.write(head.encode())
+        self._end_head()
+        self.transport.close()

@@ -1,0 +1,165 @@
+"""Who may ask for what, and how often: keys from a file that may change while the service runs.
+
+The file holds digests alone. Keys are random, 256 bits, so that a plain SHA-256 of one cannot be reversed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from time import monotonic
+from typing import Literal, NamedTuple
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import RateLimited, StartupFailed
+
+Scope = Literal["predict", "explain", "admin"]
+
+log = structlog.get_logger()
+
+
+class Key(BaseModel):
+    """One client."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="What logs call it.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key, in hexadecimal digits.")
+    scopes: frozenset[Scope] = Field(min_length=1, description="What it may ask for.")
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="How often, in each process; null: as often as it likes."
+    )
+
+
+class KeyFile(BaseModel):
+    """What `SICHTBAR_KEYS` names, as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys: list[Key]
+
+    @model_validator(mode="after")
+    def _tells_them_apart(self) -> KeyFile:
+        for what in ("name", "sha256"):
+            values = [getattr(key, what) for key in self.keys]
+            if twice := sorted({value for value in values if values.count(value) > 1}):
+                raise ValueError(f"expected each {what} once, found again: {', '.join(twice)}")
+        return self
+
+
+class _Stamp(NamedTuple):
+    inode: int
+    size: int
+    changed: int
+
+
+class Keys:
+    """The keys of a file, read again when it changes; one that is not valid changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._allowances: dict[str, _Allowance] = {}
+        self._stamp = self._look()
+        try:
+            self._keys = self._read()
+        except (OSError, ValueError) as error:
+            raise StartupFailed(f"{path}: expected keys as JSON: {explain_problem(error)}") from None
+
+    def find(self, shown: str) -> Key | None:
+        """The key that a client shows, if it is one."""
+        self._renew()
+        digest = hashlib.sha256(shown.encode()).hexdigest()
+        found = None
+        for key in self._keys:
+            # All are compared, whichever it is.
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        return found
+
+    def take(self, key: Key) -> None:
+        """Count one request of the key.
+
+        Raises:
+            RateLimited: it has asked as often as it may; says when to ask again.
+        """
+        if key.requests_per_minute is None:
+            return
+        allowance = self._allowances.get(key.name)
+        if allowance is None or allowance.per_minute != key.requests_per_minute:
+            allowance = self._allowances[key.name] = _Allowance(key.requests_per_minute)
+        if (wait := allowance.take()) > 0:
+            raise RateLimited(f"expected at most {key.requests_per_minute:g} requests a minute", retry_after=wait)
+
+    def _renew(self) -> None:
+        stamp = self._look()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = self._read()
+        except (OSError, ValueError) as error:
+            log.error("keys_not_read", path=str(self._path), reason=explain_problem(error))
+            return
+        log.info("keys_read", path=str(self._path), keys=[key.name for key in self._keys])
+
+    def _look(self) -> _Stamp | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def _read(self) -> list[Key]:
+        return KeyFile.model_validate_json(self._path.read_bytes()).keys
+
+
+class _Allowance:
+    """A token bucket of a minute's requests, full at first."""
+
+    def __init__(self, per_minute: float) -> None:
+        self.per_minute = per_minute
+        self._room = max(1.0, per_minute)
+        self._left, self._counted = self._room, monotonic()
+
+    def take(self) -> float:
+        """0, or the seconds until there is one to take."""
+        now = monotonic()
+        self._left = min(self._room, self._left + (now - self._counted) * self.per_minute / 60)
+        self._counted = now
+        if self._left < 1:
+            return (1 - self._left) * 60 / self.per_minute
+        self._left -= 1
+        return 0.0
+
+
+def add_key(path: Path, name: str, scopes: frozenset[Scope], requests_per_minute: float | None) -> str:
+    """Make a key, and write its digest into the file, which is made where there is none.
+
+    Raises:
+        ValueError: the file holds no keys, or one of that name; or the name cannot be one.
+        OSError: it cannot be read or written.
+    """
+    held = KeyFile.model_validate_json(path.read_bytes()).keys if path.exists() else []
+    shown = secrets.token_urlsafe(32)
+    digest = hashlib.sha256(shown.encode()).hexdigest()
+    key = Key(name=name, sha256=digest, scopes=scopes, requests_per_minute=requests_per_minute)
+    written = KeyFile(keys=[*held, key])
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    # Whoever reads digests learns names and scopes, nobody else's business.
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(written.model_dump_json(indent=2) + "\n")
+    beside.replace(path)
+    return shown
+
+
+def explain_problem(error: OSError | ValueError) -> str:
+    """Why a file of keys cannot be read or written."""
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc'])) or 'its start'}: {problem['msg']}"
+    return str(error)

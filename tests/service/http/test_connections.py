@@ -1,0 +1,84 @@
+"""Slow and endless heads of requests, on a real socket."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from service.http import connections
+
+HEAD = b"GET /health/live HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.fixture
+def raw(live: httpx.Client) -> Iterator[socket.socket]:
+    with socket.create_connection((live.base_url.host, live.base_url.port or 80), timeout=20) as connection:
+        yield connection
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, live: httpx.Client) -> Iterator[socket.socket]:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    with socket.create_connection((live.base_url.host, live.base_url.port or 80), timeout=20) as connection:
+        yield connection
+
+
+def all_of(connection: socket.socket) -> bytes:
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def test_a_head_that_comes_byte_by_byte_is_given_up(impatient: socket.socket) -> None:
+    started = time.monotonic()
+    try:
+        for byte in HEAD * 5:
+            impatient.sendall(bytes([byte]))
+            time.sleep(0.02)
+    except OSError:
+        pass
+    assert all_of(impatient).startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - started < 3
+
+
+def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(impatient: socket.socket) -> None:
+    assert all_of(impatient) == b""
+
+
+def test_a_second_request_of_a_connection_has_the_same_time(impatient: socket.socket) -> None:
+    impatient.sendall(HEAD + b"\r\n")
+    assert impatient.recv(65536).startswith(b"HTTP/1.1 200 ")
+    time.sleep(0.5)
+    impatient.sendall(HEAD)
+    assert all_of(impatient).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("what", [b"x-a: ", b"x-a: b\r\n"], ids=["one-header", "many-headers"])
+def test_a_head_without_end_is_refused(raw: socket.socket, what: bytes) -> None:
+    raw.sendall(HEAD + what)
+    try:
+        for _ in range(4000):
+            raw.sendall(b"a" * 1024 if what.endswith(b" ") else what * 128)
+    except OSError:
+        pass
+    assert all_of(raw).startswith(b"HTTP/1.1 431 ")
+
+
+def test_large_but_reasonable_heads_are_read(live: httpx.Client) -> None:
+    assert live.get("/health/live", headers={"x-a": "b" * 30_000}).status_code == 200
+
+
+def test_many_requests_share_a_connection(raw: socket.socket) -> None:
+    raw.sendall((HEAD + b"\r\n") * 20)
+    answered = b""
+    while answered.count(b"HTTP/1.1 200") < 20:
+        answered += raw.recv(65536)
+    assert answered.count(b'{"status":"live"}') == 20
