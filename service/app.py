@@ -16,6 +16,7 @@ from service import __version__
 from service.classifier import Classifier
 from service.errors import StartupFailed
 from service.http import (
+    admin,
     errors,
     explain,
     explanations,
@@ -83,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         (explanations.router, "Explanations"),
         (reports.router, "Pictures and models"),
         (inside.router, "Looking inside"),
+        (admin.router, "Administration"),
     ):
         app.include_router(router, tags=[tag], dependencies=[Depends(native.refuse_repeated)])
     app.include_router(health.router, tags=["Operation"])

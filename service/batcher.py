@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from service.errors import Draining, InferenceFailed, Overloaded, ServiceError
 from service.statistics import Duration
@@ -64,12 +64,17 @@ class Batcher(Generic[In, Out]):
         self._worker: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Batcher[In, Out]:
-        self._worker = asyncio.create_task(self._work(), name="batcher")
+        """See `start`."""
+        self.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """See `close`."""
         await self.close(self._drain_seconds)
+
+    def start(self) -> None:
+        """Take items from now on."""
+        self._worker = asyncio.create_task(self._work(), name="batcher")
 
     async def close(self, within: float) -> None:
         """Refuse new items, finish the accepted ones within so many seconds, then stop."""
@@ -82,6 +87,8 @@ class Batcher(Generic[In, Out]):
         _refuse(self._jobs, _too_late)
         self._jobs.clear()
         self._thread.shutdown(wait=False, cancel_futures=True)
+        # What it runs may be large, and whoever asked last may hold the batcher for long.
+        self._run = _nothing
 
     @property
     def alive(self) -> bool:
@@ -164,6 +171,10 @@ def _refuse(jobs: Iterable[_Job[In, Out]], error: Callable[[], ServiceError]) ->
         if not job.answer.done():
             # One exception object per client: a shared one would gather every client's traceback.
             job.answer.set_exception(error())
+
+
+def _nothing(items: Sequence[object]) -> Sequence[Any]:
+    return ()
 
 
 def _too_late() -> Draining:

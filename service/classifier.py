@@ -23,7 +23,8 @@ from service.explaining import Explaining
 from service.images import ImageStore, open_store
 from service.metrics import Metrics
 from service.pool import BoundedPool
-from service.repository import Repository, Version
+from service.repository import Version
+from service.rollout import Rollout
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -81,8 +82,14 @@ class Classifier:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.repository = Repository(settings, self.metrics)
         self.explaining = Explaining(settings, self.metrics)
+        self.rollout = Rollout(
+            settings,
+            self.metrics,
+            on_served=lambda version: self.explaining.preload([version]),
+            on_released=lambda folder, digest: self.explainer.forget(folder, digest),
+        )
+        self.repository = self.rollout.repository
         self._looking = self._in_hand = self._bytes_in_hand = 0
         self.draining = False
         self._decoders = BoundedPool(settings.decode_threads, max_queue=settings.max_queue, name="decode")
@@ -96,7 +103,7 @@ class Classifier:
         require_tensorflow()
         async with AsyncExitStack() as opened:
             self.images = await opened.enter_async_context(open_store(self.settings, self.metrics))
-            await opened.enter_async_context(self.repository)
+            await opened.enter_async_context(self.rollout)
             self.explainer = Explainer(
                 self.repository.engine,
                 threads=self.settings.threads,
@@ -236,7 +243,7 @@ class Classifier:
         self._looking += 1
         try:
             with anyio.fail_after(LOOK_SECONDS):
-                return await self.explainer.run(function, version.folder, *arguments)
+                return await self.explainer.run(function, version.folder, *arguments, digest=version.digest)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {LOOK_SECONDS} s") from None
         finally:

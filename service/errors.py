@@ -32,6 +32,8 @@ ServiceError
 │   ├── DeadlineExceeded
 │   ├── ExplainerDied
 │   ├── Interrupted
+│   ├── ModelUnavailable
+│   ├── LabelsNotWritten
 │   └── StoreUnavailable
 └── Fault                       the server's own failure
     ├── InferenceFailed
@@ -232,6 +234,18 @@ class Interrupted(Unavailable):
     """The service stopped before the explanation was done: ask for it again."""
 
     code = "explanation_interrupted"
+
+
+class ModelUnavailable(Unavailable):
+    """No version of the model that was asked for can answer at the moment."""
+
+    code = "model_unavailable"
+
+
+class LabelsNotWritten(Unavailable):
+    """The file of the model's labels cannot be written."""
+
+    code = "labels_not_written"
 
 
 class StoreUnavailable(Unavailable):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -40,6 +42,7 @@ class Explaining:
         self._deadline: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._background: list[asyncio.Task[None]] = []
+        self._opened = False
 
     async def open(self, explainer: Explainer, versions: list[Version]) -> None:
         """Take questions; the process that explains starts in the background, or with the first of them."""
@@ -73,9 +76,16 @@ class Explaining:
             max_seconds=settings.explain_keep_seconds,
         )
         self._background.append(asyncio.create_task(self._sweep(), name="sweep explanations"))
-        if settings.explain_preload:
-            preload = self.explanations.preload(versions)
-            self._background.append(asyncio.create_task(preload, name="preload explainer"))
+        self._opened = True
+        self.preload(versions)
+
+    def preload(self, versions: Sequence[Version]) -> None:
+        """Load versions where they are explained, in the background, if the settings say so."""
+        if self._settings.explain_preload and self._opened:
+            preload = self.explanations.preload([weakref.ref(version) for version in versions])
+            task = asyncio.create_task(preload, name="preload explainer")
+            self._background.append(task)
+            task.add_done_callback(self._background.remove)
 
     def drain_within(self, seconds: float) -> None:
         """Take no new jobs, and say when all must be over."""
@@ -90,7 +100,7 @@ class Explaining:
         """Let what is under way finish until the deadline of `drain_within`."""
         self.jobs.draining = True
         left = self._settings.drain_seconds if self._deadline is None else max(0.0, self._deadline - monotonic())
-        for task in self._background:
+        for task in list(self._background):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,10 @@ ResizeRule = Literal["squash", "crop", "pad"]
 
 class InvalidVersion(ValueError):
     """A folder is not the version that its manifest promises."""
+
+
+class IncompleteVersion(InvalidVersion):
+    """A file is missing as yet."""
 
 
 def _inside(path: str) -> str:
@@ -194,6 +199,11 @@ class Manifest(_Part):
         min_length=1, description="sha256 of every other file of the version."
     )
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides what the version answers: the manifest, which has the sha256 of every file."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Manifest:
         if len(set(self.labels)) != len(self.labels):
@@ -216,13 +226,14 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a version's folder.
 
     Raises:
-        InvalidVersion: there is none, it is not valid, or it is another version's.
+        IncompleteVersion: there is none.
+        InvalidVersion: it is not valid, or it is another version's.
     """
     path = folder / MANIFEST
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise InvalidVersion(f"no {MANIFEST}") from None
+        raise IncompleteVersion(f"no {MANIFEST}") from None
     except OSError as error:
         raise InvalidVersion(f"{MANIFEST} cannot be read: {error.strerror}") from None
     except ValidationError as invalid:
@@ -240,15 +251,19 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     """Compare every promised file with its sha256.
 
     Raises:
-        InvalidVersion: a file is missing, differs, or was not promised.
+        IncompleteVersion: a file is missing.
+        InvalidVersion: a file differs, or was not promised.
     """
+    for name in manifest.files:
+        if not (folder / name).exists():
+            raise IncompleteVersion(f"{name} is missing")
     if unlisted := set(_files(folder)) - set(manifest.files):
         raise InvalidVersion(f"{sorted(unlisted)[0]} is not in the manifest")
     for name, promised in manifest.files.items():
         try:
             found = sha256(folder / name)
         except FileNotFoundError:
-            raise InvalidVersion(f"{name} is missing") from None
+            raise IncompleteVersion(f"{name} is missing") from None
         except OSError as error:
             raise InvalidVersion(f"{name} cannot be read: {error.strerror}") from None
         if found != promised:

@@ -132,9 +132,22 @@ class Metrics:
             "Times that the process that explains was started anew.",
             registry=self.registry,
         )
+        self.load_seconds = Histogram(
+            "sichtbar_model_load_seconds",
+            "Seconds that it took to verify, load, warm up and probe a version.",
+            ["model"],
+            buckets=EXPLANATION_SECONDS,
+            registry=self.registry,
+        )
+        self.load_failures = Counter(
+            "sichtbar_model_load_failures",
+            "Versions that could not be loaded; each is tried again when its files change.",
+            ["model"],
+            registry=self.registry,
+        )
         self.version_state = Gauge(
             "sichtbar_model_version_state",
-            "1 for the state of a version on disk: available or failed.",
+            "1 for the state of a version: loading, available, unloading, unloaded, incomplete or failed.",
             ["model", "version", "state", "engine"],
             registry=self.registry,
         )
@@ -143,6 +156,10 @@ class Metrics:
     def watch_queue(self, model: str, version: str, waiting: Callable[[], int]) -> None:
         """Read the queue's length when it is scraped."""
         self.queue_length.labels(model, version).set_function(waiting)
+
+    def forget_queue(self, model: str, version: str) -> None:
+        """The version has no queue any more."""
+        self.queue_length.remove(model, version)
 
     def watch_explanations(self, count: Callable[[bool], int]) -> None:
         """Count those under way when they are scraped: `count(running)`."""

@@ -1,38 +1,41 @@
-"""Model folders in, loaded versions out: each is verified, loaded, warmed up and probed before it answers anybody."""
+"""Loaded versions in, the one that shall answer out. What answers for a model is replaced in one step."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
-from collections.abc import Sequence
+import gc
+import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import anyio
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from service.batcher import Batcher
-from service.engines import choose_engine, open_engine
-from service.engines.base import Engine, Outputs, probe, warm_up
-from service.errors import ModelRequired, StartupFailed, UnknownModel, UnknownVersion
-from service.manifest import NAME_PATTERN, InvalidVersion, Manifest, read_manifest, verify_files
+from service.engines.base import Engine, Outputs
+from service.errors import ModelRequired, ModelUnavailable, StartupFailed, UnknownModel, UnknownVersion
+from service.labels import Label, Labels
+from service.manifest import InvalidVersion, Manifest, read_manifest, verify_files
 from service.metrics import Metrics
 from service.settings import Settings
 from service.statistics import Statistics
+from service.watch import Key, version_folders
 
-VERSION_NAME = re.compile(r"[1-9][0-9]{0,17}")
-
-log = structlog.get_logger()
+State = Literal["loading", "available", "unloading", "unloaded", "incomplete", "failed"]
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version that answers."""
+    """A version that answers.
+
+    Whoever has it may ask it, also when another has taken its place: it is closed once nobody has it any more.
+    """
 
     folder: Path
     manifest: Manifest
@@ -40,10 +43,10 @@ class Version:
     batcher: Batcher[NDArray[np.uint8], Outputs]
     statistics: Statistics = field(default_factory=Statistics)
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """Of all that decides what it answers: its manifest, which has the sha256 of every file."""
-        return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
+        """See `Manifest.digest`."""
+        return self.manifest.digest
 
 
 @dataclass(frozen=True)
@@ -52,47 +55,54 @@ class VersionState:
 
     model: str
     version: int
-    state: Literal["available", "failed"]
+    state: State
     engine: str | None = None
     reason: str | None = None
 
 
+class Serving(NamedTuple):
+    """What answers for a model."""
+
+    versions: dict[int, Version]
+    labels: Labels
+    """Of these versions, and no others."""
+
+
 class Repository:
-    """All versions below one folder, loaded while the context is open."""
+    """All versions that answer, and what became of the others."""
 
     engine: Literal["openvino", "tensorflow"]
     """What runs them."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        on_served: Callable[[Version], None] = lambda version: None,
+        on_closed: Callable[[], None] = lambda: None,
+        on_released: Callable[[Path, str], None] = lambda folder, digest: None,
+    ) -> None:
+        """Tell of a version that answers from now on, of one that was closed, and of one that nobody has any more."""
         self._settings = settings
         self._metrics = metrics
-        self._versions: dict[str, dict[int, Version]] = {}
-        self._states: list[VersionState] = []
+        self._on_served = on_served
+        self._on_closed = on_closed
+        self._on_released = on_released
+        self._serving: dict[str, Serving] = {}
+        self._states: dict[str, dict[int, VersionState]] = {}
+        self._label_problems: dict[str, str] = {}
+        self._closing: Counter[Key] = Counter()
+        self._closers: dict[asyncio.Task[None], Batcher[NDArray[np.uint8], Outputs]] = {}
         self._deadline: float | None = None
 
-    async def __aenter__(self) -> Repository:
-        """Load every version.
-
-        Raises:
-            StartupFailed: no version could be loaded.
-        """
-        folders = version_folders(self._settings.models)
-        self.engine = await asyncio.to_thread(choose_engine, self._settings.engine)
-        for folder in folders:
-            await self._load(folder)
-        if not self._versions:
-            reasons = "; ".join(f"{s.model}/{s.version}: {s.reason}" for s in self._states)
-            raise StartupFailed(f"no valid model under {self._settings.models}: {reasons}")
-        default = self._settings.default_model
-        if default is not None and default not in self._versions:
-            await self.__aexit__()
-            raise StartupFailed(f"the default model {default!r} is none of {', '.join(sorted(self._versions))}")
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def close(self) -> None:
         """Let every version finish what it accepted, until the deadline of `drain_within`."""
         left = self._settings.drain_seconds if self._deadline is None else max(0.0, self._deadline - monotonic())
-        await asyncio.gather(*(version.batcher.close(left) for version in self.versions))
+        batchers = [version.batcher for version in self.versions] + list(self._closers.values())
+        for closer in self._closers:
+            closer.cancel()
+        await asyncio.gather(*(batcher.close(left) for batcher in batchers))
 
     def drain_within(self, seconds: float) -> None:
         """Say when all must be over."""
@@ -101,16 +111,16 @@ class Repository:
     @property
     def models(self) -> list[str]:
         """Names of all models on disk, loaded or not."""
-        return sorted({state.model for state in self._states})
+        return sorted(self._states)
 
     @property
     def versions(self) -> list[Version]:
         """Every loaded version."""
-        return [version for model in self._versions.values() for version in model.values()]
+        return [version for serving in self._serving.values() for version in serving.versions.values()]
 
     @property
     def alive(self) -> bool:
-        """Whether every loaded version takes pictures."""
+        """Whether there are loaded versions, and each takes pictures."""
         return bool(self.versions) and all(version.batcher.alive for version in self.versions)
 
     def states(self, model: str) -> list[VersionState]:
@@ -119,83 +129,176 @@ class Repository:
         Raises:
             UnknownModel: there is no such model.
         """
-        states = [state for state in self._states if state.model == model]
-        if not states:
+        if model not in self._states:
             raise UnknownModel(f"expected one of {', '.join(self.models)}, got {model!r}")
-        return states
+        return [state for _, state in sorted(self._states[model].items())]
 
-    def find(self, model: str | None, version: int | None) -> Version:
-        """The version that shall answer: the default model and its highest version unless named.
+    def state(self, model: str, version: int) -> VersionState:
+        """What became of one version.
+
+        Raises:
+            UnknownModel, UnknownVersion: there is none on disk.
+        """
+        self.states(model)
+        state = self.told(model, version)
+        if state is not None:
+            return state
+        raise UnknownVersion(
+            f"expected version {', '.join(map(str, sorted(self._states[model])))} of {model}, got {version}"
+        )
+
+    def told(self, model: str, version: int) -> VersionState | None:
+        """What was last said of a version."""
+        return self._states.get(model, {}).get(version)
+
+    def serving(self, model: str) -> Serving:
+        """What answers for a model now."""
+        return self._serving.get(model, Serving({}, Labels()))
+
+    def label_problem(self, model: str) -> str | None:
+        """Why the model's labels are not what its file says."""
+        return self._label_problems.get(model)
+
+    def closing(self, model: str, version: int) -> bool:
+        """Whether it answers the last of its requests."""
+        return self._closing[model, version] > 0
+
+    def find(self, model: str | None, version: int | Label | None = None, image_id: str | None = None) -> Version:
+        """The version that shall answer: unless named, of the default model the stable one, else the highest but for
+        the canary; the canary for some pictures, where `image_id` tells which.
 
         Raises:
             ModelRequired: none is named and there is no default.
-            UnknownModel: no such model is loaded.
+            ModelUnavailable: the model has no loaded version at the moment.
+            UnknownModel: there is no such model.
             UnknownVersion: the model has no such version loaded.
         """
-        name = _meant(model, self._settings.default_model, sorted(self._versions))
-        versions = self._versions[name]
+        name = self._loaded(model)
+        versions, labels = self._serving[name]
         if version is None:
-            return versions[max(versions)]
-        if version not in versions:
-            failed = [state.reason for state in self._states if (state.model, state.version) == (name, version)]
-            why = f", which failed: {failed[0]}" if failed else ""
-            raise UnknownVersion(
-                f"expected version {', '.join(map(str, sorted(versions)))} of {name}, got {version}{why}"
-            )
-        return versions[version]
+            others = versions.keys() - {labels.canary}
+            chosen = versions[labels.stable or max(others or versions)]
+            return chosen if image_id is None else self.divert(chosen, lambda: image_id)
+        number = version if isinstance(version, int) else labels.number(version)
+        if number in versions:
+            return versions[number]
+        raise UnknownVersion(
+            f"expected version {', '.join(map(str, sorted(versions)))} of {name}, got {version}"
+            f"{self._why_not(name, version)}"
+        )
 
-    async def _load(self, folder: Path) -> None:
-        model, number = folder.parent.name, int(folder.name)
-        try:
-            manifest, engine = await asyncio.to_thread(load_version, folder, self.engine, self._settings)
-        # Whatever an engine raises on a folder from outside, the other versions shall serve.
-        except Exception as error:
-            state = VersionState(model, number, "failed", reason=_reason(error))
-            log.error(
-                "version_failed",
-                model=model,
-                version=number,
-                reason=state.reason,
-                exc_info=None if isinstance(error, InvalidVersion) else error,
-            )
+    def divert(self, version: Version, image_id: Callable[[], str]) -> Version:
+        """The canary in a version's place, for its share of pictures: for the same picture always, or never."""
+        versions, labels = self.serving(version.manifest.name)
+        if labels.canary is None or not labels.canary_weight:
+            return version
+        chance = int(image_id()[:13], 16) / 16**13
+        return versions[labels.canary] if chance < labels.canary_weight else version
+
+    def serve(self, model: str, serving: Serving) -> None:
+        """Let these answer from now on. Those that did so before finish what they are asked by who has them."""
+        before = self.serving(model).versions
+        began = [version for number, version in serving.versions.items() if before.get(number) is not version]
+        ended = [version for number, version in before.items() if serving.versions.get(number) is not version]
+        for version in began:
+            version.batcher.start()
+            self._metrics.watch_queue(model, str(version.manifest.version), partial(_waiting, version.batcher))
+        if serving.versions:
+            self._serving[model] = serving
         else:
-            batcher = await self.batcher(manifest, engine).__aenter__()
-            self._versions.setdefault(model, {})[number] = Version(folder, manifest, engine.name, batcher)
-            state = VersionState(model, number, "available", engine=engine.name)
-            log.info("version_loaded", model=model, version=number, engine=engine.name)
-        self._states.append(state)
-        self._metrics.version_state.labels(model, str(number), state.state, state.engine or "").set(1)
+            self._serving.pop(model, None)
+        for version in ended:
+            self._retire(version)
+        for version in began:
+            self._on_served(version)
+
+    def tell(self, state: VersionState) -> None:
+        """Say what became of a version."""
+        self.forget(state.model, state.version)
+        self._states.setdefault(state.model, {})[state.version] = state
+        self._metrics.version_state.labels(*_labelled(state)).set(1)
+
+    def tell_labels(self, model: str, problem: str | None) -> None:
+        """Say why the model's labels are not what its file says."""
+        self._label_problems.pop(model, None)
+        if problem is not None:
+            self._label_problems[model] = problem
+
+    def forget(self, model: str, version: int) -> None:
+        """Its folder is gone."""
+        state = self._states.get(model, {}).pop(version, None)
+        if state is not None:
+            self._metrics.version_state.remove(*_labelled(state))
+            if not self._states[model]:
+                del self._states[model]
 
     def batcher(self, manifest: Manifest, engine: Engine) -> Batcher[NDArray[np.uint8], Outputs]:
         """The queue in front of one version's engine."""
-        labels = (manifest.name, str(manifest.version))
-        batcher: Batcher[NDArray[np.uint8], Outputs] = Batcher(
+        return Batcher(
             lambda images: _split(engine.predict(np.stack(images))),
             max_batch=self._settings.max_batch,
             max_queue=self._settings.max_queue,
             drain_seconds=self._settings.drain_seconds,
-            on_batch=self._metrics.batch_size.labels(*labels).observe,
+            on_batch=self._metrics.batch_size.labels(manifest.name, str(manifest.version)).observe,
         )
-        self._metrics.watch_queue(*labels, lambda: batcher.waiting)
-        return batcher
 
+    def _loaded(self, model: str | None) -> str:
+        """The loaded model that is meant."""
+        name = self._settings.default_model if model is None else model
+        if name in self._serving:
+            return name
+        # The default, and what is on disk, may be loaded again: that they are not is no client's fault.
+        if not self._serving or name in self._states or (name is not None and name == self._settings.default_model):
+            states = self._states.get(name or "", {}).values()
+            why = "; ".join(f"{state.version} {_said(state)}" for state in states)
+            raise ModelUnavailable(f"no version of {name or 'any model'} is loaded{': ' if why else ''}{why}")
+        return _meant(name, None, sorted(self._serving))
 
-def version_folders(models: Path) -> list[Path]:
-    """Every `<model>/<version>` folder, by model and number.
+    def _why_not(self, model: str, version: int | Label) -> str:
+        if isinstance(version, str):
+            problem = self.label_problem(model)
+            return f", which {problem}" if problem else ", which labels none"
+        state = self.told(model, version)
+        return f", which {_said(state)}" if state else ""
 
-    Raises:
-        StartupFailed: `models` is no folder, or holds no version.
-    """
-    try:
-        is_folder = models.is_dir()
-    except OSError as error:
-        raise StartupFailed(f"the folder of models at {models.absolute()} cannot be read: {error.strerror}") from None
-    if not is_folder:
-        raise StartupFailed(f"expected a folder of models at {models.absolute()}, found none; set SICHTBAR_MODELS")
-    folders = [folder for folder in models.glob("*/*") if _is_version(folder)]
-    if not folders:
-        raise StartupFailed(f"no valid model under {models}: expected <model>/<version>/manifest.json, found none")
-    return sorted(folders, key=lambda folder: (folder.parent.name, int(folder.name)))
+    def _retire(self, version: Version) -> None:
+        """Close a version once nobody has it: Python counts who does."""
+        loop = asyncio.get_running_loop()
+        released = asyncio.Event()
+        watched = weakref.ref(version, lambda _: loop.call_soon_threadsafe(released.set))
+        manifest, batcher = version.manifest, version.batcher
+        self._closing[manifest.name, manifest.version] += 1
+        closer = asyncio.create_task(
+            self._close(watched, released, manifest, version.folder, batcher),
+            name=f"close {manifest.name}/{manifest.version}",
+        )
+        self._closers[closer] = batcher
+        closer.add_done_callback(self._closers.pop)
+
+    async def _close(
+        self,
+        watched: weakref.ref[Version],
+        released: asyncio.Event,
+        manifest: Manifest,
+        folder: Path,
+        batcher: Batcher[NDArray[np.uint8], Outputs],
+    ) -> None:
+        # A request's body and its answer may each take so long; an explanation may take longer, but asks not here.
+        with anyio.move_on_after(2 * self._settings.timeout + 1):
+            await released.wait()
+        await batcher.close(self._settings.drain_seconds)
+        if self.engine == "tensorflow":
+            # Its objects hold each other, so that counting references frees none.
+            gc.collect()
+        model, number = manifest.name, manifest.version
+        self._closing[model, number] -= 1
+        if not self.closing(model, number):
+            del self._closing[model, number]
+            if number not in self.serving(model).versions:
+                self._metrics.forget_queue(model, str(number))
+        self._on_closed()
+        await released.wait()
+        self._on_released(folder, manifest.digest)
 
 
 def find_version(settings: Settings, model: str | None, version: int | None) -> tuple[Manifest, Path]:
@@ -231,35 +334,18 @@ def _meant(model: str | None, default: str | None, names: Sequence[str]) -> str:
     return name
 
 
-def _is_version(folder: Path) -> bool:
-    named = re.fullmatch(NAME_PATTERN, folder.parent.name) and VERSION_NAME.fullmatch(folder.name)
-    try:
-        return bool(named) and folder.is_dir()
-    except OSError as error:
-        log.warning("folder_skipped", folder=str(folder), reason=error.strerror)
-        return False
+def _said(state: VersionState) -> str:
+    what = "failed" if state.state == "failed" else f"is {state.state}"
+    return what if state.reason is None else f"{what}: {state.reason}"
 
 
-def load_version(
-    folder: Path, engine_name: Literal["openvino", "tensorflow"], settings: Settings
-) -> tuple[Manifest, Engine]:
-    """Verify, load, warm up and probe one version.
+def _labelled(state: VersionState) -> tuple[str, str, str, str]:
+    return state.model, str(state.version), state.state, state.engine or ""
 
-    Raises:
-        InvalidVersion: the folder is not what its manifest promises.
-    """
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
-    engine = open_engine(engine_name, folder, threads=settings.threads)
-    warm_up(engine, manifest, settings.max_batch)
-    probe(engine, manifest)
-    return manifest, engine
+
+def _waiting(batcher: Batcher[NDArray[np.uint8], Outputs]) -> int:
+    return batcher.waiting
 
 
 def _split(outputs: Outputs) -> Sequence[Outputs]:
     return [Outputs(*rows) for rows in zip(*outputs, strict=True)]
-
-
-def _reason(error: Exception) -> str:
-    # Foreign exceptions may name paths and internals; the log has them.
-    return str(error) if isinstance(error, InvalidVersion) else f"the engine cannot load it ({type(error).__name__})"

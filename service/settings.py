@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import StartupFailed
+from service.policy import checked
 
 PREFIX = "SICHTBAR_"
 # Where tests and training scripts find pictures and weights; not the service's to read.
@@ -30,6 +31,23 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         default=None,
         description="Model that answers when a request names none; unset, the only one loaded.",
+    )
+    versions: Annotated[str, AfterValidator(checked)] = Field(
+        default="all",
+        description="Versions that are loaded: `all`, `latest:N` or numbers such as `1,3`; then a model's own rule, "
+        "as in `latest:1 fruit_cnn=all`. What a label names is always loaded.",
+    )
+    watch: Literal["auto", "poll", "off"] = Field(
+        default="auto",
+        description="How changes below the folder of models are noticed: `auto`: the system tells, and it is looked "
+        "at as well; `poll`: it is looked at; `off`: not at all.",
+    )
+    watch_seconds: Seconds = Field(
+        default=5.0, gt=0, description="Seconds between two looks at the folder of models; nothing is read by a look."
+    )
+    settle_seconds: Seconds = Field(
+        default=1.0,
+        description="Seconds that files of a version must stay as they are before they are read, or it is unloaded.",
     )
     engine: Literal["auto", "openvino", "tensorflow"] = Field(
         default="auto",

@@ -135,7 +135,7 @@ def test_every_example_picture_gets_its_true_answer(bundled: httpx.Client, model
 
 def test_every_call_of_the_readme_s_table_is_there(bundled: httpx.Client) -> None:
     paths = bundled.get("/openapi.json").json()["paths"]
-    listed = {(method.lower(), path) for method, path in re.findall(r"`(GET|POST|DELETE) (/[^`?]*)", README)}
+    listed = {(method.lower(), path) for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`?]*)", README)}
     assert listed - {("get", "/docs"), ("get", "/openapi.json")} == {
         (m, path) for path, calls in paths.items() for m in calls
     }

@@ -23,6 +23,8 @@ class OpenVINOEngine:
 
     def __init__(self, folder: Path, *, threads: int, exact: bool = True) -> None:
         core = ov.Core()
+        # Files below a running model may be replaced, or cut short while they are copied.
+        core.set_property({"ENABLE_MMAP": "NO"})
         options: dict[str, str] = {
             "PERFORMANCE_HINT": "LATENCY",
             # Newer processors would choose bfloat16 by themselves, and answers would depend on the machine.

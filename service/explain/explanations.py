@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from itertools import product
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
@@ -131,7 +133,14 @@ class Explanations:
         async def work(flight: Flight[bytes]) -> bytes:
             png = await self._within(
                 self._explainer.run(
-                    tasks.draw, asked.version.folder, data, explanation, style, self._max_pixels, lane="quick"
+                    tasks.draw,
+                    asked.version.folder,
+                    data,
+                    explanation,
+                    style,
+                    self._max_pixels,
+                    lane="quick",
+                    digest=asked.version.digest,
                 )
             )
             if keep:
@@ -144,12 +153,14 @@ class Explanations:
         finally:
             self._drawing.leave(flight)
 
-    async def preload(self, versions: list[Version]) -> None:
-        """Load each version where it is explained, first what LIME needs, then what Grad-CAM needs."""
-        for task in (tasks.load_engine, tasks.load_tensorflow):
-            for version in versions:
+    async def preload(self, versions: Sequence[weakref.ref[Version]]) -> None:
+        """Load each version where it is explained, first what LIME needs, then what Grad-CAM needs; but none that has
+        gone before its turn.
+        """
+        for task, alive in product((tasks.load_engine, tasks.load_tensorflow), versions):
+            if version := alive():
                 try:
-                    await self._explainer.run(task, version.folder, lane="long")
+                    await self._explainer.run(task, version.folder, lane="long", digest=version.digest)
                 except ServiceError as failure:
                     log.warning(
                         "preload_failed",
@@ -185,6 +196,7 @@ class Explanations:
                         asked.question,
                         self._max_pixels,
                         lane=flight.lane,
+                        digest=asked.version.digest,
                         on_progress=flight.report,
                     )
                 )

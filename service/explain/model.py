@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from service.engines import open_engine
 from service.engines.base import Engine, Outputs
-from service.manifest import read_manifest
+from service.errors import ModelUnavailable
+from service.manifest import InvalidVersion, Manifest, read_manifest, verify_files
 
 if TYPE_CHECKING:
     from service.engines.tensorflow import TensorFlowInspector
@@ -25,9 +26,15 @@ EngineName = Literal["openvino", "tensorflow"]
 class Model:
     """A version that was verified already. What is costly to load is loaded when it is first asked for."""
 
-    def __init__(self, folder: Path, engine: EngineName, *, threads: int) -> None:
+    def __init__(self, folder: Path, engine: EngineName, *, threads: int, digest: str | None = None) -> None:
+        """Of the version whose manifest has the digest; unless given, of the one that is there.
+
+        Raises:
+            ModelUnavailable: the folder's files are gone, or others.
+        """
         self.folder = folder
-        self.manifest = read_manifest(folder)
+        self._digest = digest
+        self.manifest = self._promised()
         self._engine_name = engine
         self._threads = threads
         self._loading = threading.Lock()
@@ -60,10 +67,12 @@ class Model:
 
     @cached_property
     def _engine(self) -> Engine:
+        self._promised()
         return open_engine(self._engine_name, self.folder, threads=self._threads)
 
     @cached_property
     def _quick_engine(self) -> Engine:
+        self._promised()
         return open_engine(self._engine_name, self.folder, threads=self._threads, exact=False)
 
     @property
@@ -73,5 +82,17 @@ class Model:
         # Both lanes may ask first; the engines above are asked under a lock.
         with self._loading:
             if self._opened is None:
+                self._promised()
                 self._opened = TensorFlowInspector(self.folder, threads=self._threads)
             return self._opened
+
+    def _promised(self) -> Manifest:
+        """The manifest, once its files are found to be there: they may have been replaced since they were verified."""
+        try:
+            manifest = read_manifest(self.folder)
+            if self._digest is None or manifest.digest == self._digest:
+                verify_files(self.folder, manifest)
+                return manifest
+        except InvalidVersion:
+            pass
+        raise ModelUnavailable(f"the files of {self.folder.parent.name}/{self.folder.name} have changed; ask again")

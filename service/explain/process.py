@@ -7,6 +7,7 @@ the other, the quick ones beside them. `python -m service.explain` is the proces
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import os
@@ -51,6 +52,14 @@ class Task(NamedTuple):
     function: Callable[..., Any]
     folder: Path
     arguments: tuple[Any, ...]
+    digest: str | None = None
+
+
+class Forget(NamedTuple):
+    """Nobody asks about the version any more."""
+
+    folder: Path
+    digest: str
 
 
 class Cancel(NamedTuple):
@@ -128,16 +137,19 @@ class Explainer:
         folder: Path,
         *arguments: object,
         lane: Lane = "quick",
+        digest: str | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> R:
         """Run `function(model, report, *arguments)` there. A caller who is cancelled cancels it.
 
         One that then does not end hangs, and the process is killed.
 
+        `digest`: of the manifest that the folder must have; unless given, whichever it has when it is first needed.
         `function` is one that a module has by name; its arguments and what it returns can be pickled.
 
         Raises:
             ServiceError: as the function raised it.
+            ModelUnavailable: the version's files are not there any more.
             ExplanationFailed: the function raised something else, which is logged.
             ExplainerDied: the process died.
         """
@@ -146,7 +158,7 @@ class Explainer:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
         waiting = self._waiting[number] = _Waiting(answer, on_progress)
-        child.sender.submit(_send, child.pipe, Task(number, lane, function, folder, arguments))
+        child.sender.submit(_send, child.pipe, Task(number, lane, function, folder, arguments, digest))
         try:
             return await answer
         except asyncio.CancelledError:
@@ -154,6 +166,11 @@ class Explainer:
                 child.sender.submit(_send, child.pipe, Cancel(number))
                 waiting.overdue = loop.call_later(HANG_SECONDS, _kill, child)
             raise
+
+    def forget(self, folder: Path, digest: str) -> None:
+        """Free what the process holds of a version."""
+        if self._child is not None:
+            self._child.sender.submit(_send, self._child.pipe, Forget(folder, digest))
 
     @property
     def pid(self) -> int | None:
@@ -240,7 +257,7 @@ def _kill(child: _Child) -> None:
     child.process.kill()
 
 
-def _send(pipe: Connection, message: Task | Cancel) -> None:
+def _send(pipe: Connection, message: Task | Cancel | Forget) -> None:
     # Of a process that died, `_listen` tells.
     with suppress(OSError):
         pipe.send(message)
@@ -253,7 +270,7 @@ class Worker:
         self._pipe = pipe
         self._sending = threading.Lock()
         self._open = partial(Model, engine=engine, threads=threads)
-        self._models: dict[Path, Model] = {}
+        self._models: dict[tuple[Path, str | None], Model] = {}
         self._wanted: set[int] = set()
         self._futures: dict[int, Future[None]] = {}
         self._opening = threading.Lock()
@@ -267,6 +284,9 @@ class Worker:
                 message = self._pipe.recv()
                 if isinstance(message, Cancel):
                     self._cancel(message.number)
+                elif isinstance(message, Forget):
+                    # After all that was asked before.
+                    self._lanes["long"].submit(self._forget, message.folder, message.digest)
                 else:
                     self._submit(message)
 
@@ -290,7 +310,7 @@ class Worker:
 
         answer: Done | Failed | Ended
         try:
-            answer = Done(task.number, task.function(self._model(task.folder), report, *task.arguments))
+            answer = Done(task.number, task.function(self._model(task.folder, task.digest), report, *task.arguments))
         except Cancelled:
             answer = Ended(task.number)
         except ServiceError as error:
@@ -300,11 +320,17 @@ class Worker:
         self._wanted.discard(task.number)
         self._send(answer)
 
-    def _model(self, folder: Path) -> Model:
+    def _model(self, folder: Path, digest: str | None) -> Model:
         with self._opening:
-            if folder not in self._models:
-                self._models[folder] = self._open(folder)
-            return self._models[folder]
+            if (folder, digest) not in self._models:
+                self._models[folder, digest] = self._open(folder, digest=digest)
+            return self._models[folder, digest]
+
+    def _forget(self, folder: Path, digest: str) -> None:
+        with self._opening:
+            self._models.pop((folder, digest), None)
+        # TensorFlow's objects hold each other.
+        gc.collect()
 
     def _send(self, message: Done | Failed | Ended | Reported) -> None:
         with self._sending, suppress(OSError):

@@ -25,7 +25,6 @@ PROBLEM_TYPE = "application/problem+json"
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.Unauthenticated: 401,
-    errors.Forbidden: 403,
     errors.RateLimited: 429,
     errors.BodyTooLarge: 413,
     errors.BodyTooSlow: 408,
@@ -37,6 +36,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.BrokenImage: 422,
     errors.UnsupportedImage: 415,
     errors.ImageTooLarge: 413,
+    errors.Forbidden: 403,
     errors.ModelRequired: 422,
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
@@ -52,6 +52,8 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.DeadlineExceeded: 504,
     errors.ExplainerDied: 503,
     errors.Interrupted: 503,
+    errors.ModelUnavailable: 503,
+    errors.LabelsNotWritten: 503,
     errors.StoreUnavailable: 503,
     errors.InferenceFailed: 500,
     errors.ExplanationFailed: 500,

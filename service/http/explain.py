@@ -34,6 +34,7 @@ from service.http.schemas import (
     LimeAnswer,
     ResultQuery,
 )
+from service.repository import Version
 
 router = APIRouter()
 
@@ -49,6 +50,7 @@ EXPLAIN_ERRORS = (
     errors.ModelRequired,
     errors.UnknownModel,
     errors.UnknownVersion,
+    errors.ModelUnavailable,
     errors.UnknownLabel,
     errors.Overloaded,
     errors.Draining,
@@ -92,21 +94,24 @@ class Wanted(NamedTuple):
     look: Look
 
 
-def wanted(service: Classifier, query: ExplanationQuery, image_id: str) -> Wanted:
+def wanted(query: ExplanationQuery, version: Version, image_id: str) -> Wanted:
     """Read a query.
 
     Raises:
         InvalidRequest: a parameter does not belong to the method.
-        ModelRequired, UnknownModel, UnknownVersion: see `Repository.find`.
         UnknownLabel: the version has no such class.
     """
     check_method(query, query.method)
-    version = service.repository.find(query.model, query.version)
     index = None if query.label is None else find_label(version.manifest, query.label)
     lime: dict[str, Any] = {name: getattr(query, name) for name in ("samples", "seed", "superpixels")}
     question = Question(method=query.method, class_index=index, **lime, fill=query.fill or Question().fill)
     label = None if index is None else version.manifest.labels[index]
     return Wanted(Asked(image_id, version, question), restyled(query, Look(Style(), "png", label)))
+
+
+def diverted(service: Classifier, query: ExplanationQuery, version: Version, image_id: str) -> Version:
+    """The version that answers for a picture, where none is asked for."""
+    return version if query.version is not None else service.repository.divert(version, lambda: image_id)
 
 
 def restyled(query: ResultQuery, look: Look) -> Look:
@@ -149,7 +154,7 @@ async def explain(
     """By LIME, which superpixels speak for a class and against it; by Grad-CAM, where a layer does. The same picture,
     version and parameters give the same bytes. What takes longer than `wait` goes on as a job.
     """
-    want = wanted(service, query, query.image_id)
+    want = wanted(query, service.repository.find(query.model, query.version, query.image_id), query.image_id)
 
     async def answer() -> Response:
         async with AsyncExitStack() as held:
@@ -171,9 +176,10 @@ async def explain_body(request: Request, query: Annotated[ExplainBodyQuery, Quer
     unless `store` is false.
     """
     # What is wrong with the question is said before a body is read.
-    want = wanted(service, query, "")
+    version = service.repository.find(query.model, query.version)
+    wanted(query, version, "")
     data, image_id = await read_checked(request, service, keep=query.store)
-    want = want._replace(asked=want.asked._replace(image_id=image_id))
+    want = wanted(query, diverted(service, query, version, image_id), image_id)
     hold = not (query.store and service.images.holds(image_id))
     return await until_gone(request, _answer(request, service, want, query.wait, itself(data), hold=hold))
 

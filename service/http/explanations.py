@@ -29,6 +29,7 @@ from service.http.explain import (
     RESULT,
     Wanted,
     check_method,
+    diverted,
     itself,
     job_answer,
     known,
@@ -98,13 +99,14 @@ async def ask(request: Request, query: Annotated[JobQuery, Query()], service: Se
     query = given or query
     if query.image_id is None and not _has_body(request):
         raise errors.NoImage("expected `image_id` or a picture in the body, got neither")
-    want = wanted(service, query, query.image_id or "")
+    version = service.repository.find(query.model, query.version, query.image_id)
+    want = wanted(query, version, query.image_id or "")
     if query.image_id is not None:
         async with service.picture(query.image_id) as data:
             return later(request, await service.explaining.jobs.start(*want, data, hold=False))
     data, image_id = await read_checked(request, service, keep=query.store)
     hold = not (query.store and service.images.holds(image_id))
-    want = want._replace(asked=want.asked._replace(image_id=image_id))
+    want = wanted(query, diverted(service, query, version, image_id), image_id)
     return later(request, await service.explaining.jobs.start(*want, data, hold=hold))
 
 

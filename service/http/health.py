@@ -23,10 +23,12 @@ async def live() -> Health:
     "/health/ready",
     summary="Whether to send pictures here",
     response_model=Health,
-    responses={503: {"model": Health, "description": "Draining, or a model's worker has stopped."}},
+    responses={
+        503: {"model": Health, "description": "Draining, no version is loaded, or a model's worker has stopped."}
+    },
 )
 async def ready(request: Request) -> Response:
-    """Every loaded version takes pictures, and the service is not shutting down."""
+    """There are loaded versions, each takes pictures, and the service is not shutting down."""
     is_ready = request.app.state.classifier.ready
     return JSONResponse({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
 

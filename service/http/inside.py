@@ -51,7 +51,8 @@ SAFE = {
 CACHE = {"cache-control": "private, no-cache"}
 
 ETAG = {"ETag": {"description": "Of the picture, the version and the parameters.", "schema": {"type": "string"}}}
-VERSION_ERRORS = (errors.ModelRequired, errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest)
+NAMED_ERRORS = (errors.UnknownModel, errors.UnknownVersion, errors.ModelUnavailable, errors.InvalidRequest)
+VERSION_ERRORS = (errors.ModelRequired, *NAMED_ERRORS)
 KEPT_ERRORS = (errors.UnknownImage, errors.StoreUnavailable)
 WORK_ERRORS = (
     errors.BodyTooLarge,
@@ -93,7 +94,7 @@ async def maps(
     """The layer's feature maps side by side with their channels' numbers, each scaled by itself, dead ones crossed out;
     one of them large, or over the picture; statistics; or the numbers. For a layer without places, a cell for each.
     """
-    version = service.repository.find(query.model, query.version)
+    version = service.repository.find(query.model, query.version, query.image_id)
     _check(version, query)
     answer = _of_kept_picture(service, version, query, if_none_match, partial(_maps, service, version, query))
     return await until_gone(request, answer)
@@ -112,6 +113,9 @@ async def maps_of_body(request: Request, query: Annotated[ActivationsBodyQuery, 
     version = service.repository.find(query.model, query.version)
     _check(version, query)
     picture = await read_picture(request, service.settings.timeout)
+    if query.version is None:
+        version = service.repository.divert(version, lambda: hashlib.sha256(picture.data).hexdigest())
+        _check(version, query)
     return await until_gone(request, _maps(service, version, query, picture.data))
 
 
@@ -128,7 +132,7 @@ async def walk(
     """What the model sees, each layer with statistics and the addresses of its pictures, then logits and
     probabilities. All layers come from one inference.
     """
-    version = service.repository.find(query.model, query.version)
+    version = service.repository.find(query.model, query.version, query.image_id)
     answer = _of_kept_picture(service, version, query, if_none_match, partial(_walk, request, service, version, query))
     return await until_gone(request, answer)
 
@@ -136,11 +140,11 @@ async def walk(
 @router.head("/models/{model}/layers", include_in_schema=False)
 @router.get(
     "/models/{model}/layers",
-    summary="The layers of a model's highest version",
-    responses=responses(errors.UnknownModel, errors.InvalidRequest),
+    summary="A model's layers",
+    responses=responses(errors.UnknownModel, errors.ModelUnavailable, errors.InvalidRequest),
 )
 async def layers(model: str, query: Nothing, service: Service) -> LayerList:
-    """From picture to answer: what each is, what it takes, and whether its kernels can be shown."""
+    """Of the stable version, else the highest: what each is, what it takes, and whether its kernels can be shown."""
     return _layers(service.repository.find(model, None))
 
 
@@ -148,7 +152,7 @@ async def layers(model: str, query: Nothing, service: Service) -> LayerList:
 @router.get(
     "/models/{model}/versions/{version}/layers",
     summary="One version's layers",
-    responses=responses(errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest),
+    responses=responses(*NAMED_ERRORS),
 )
 async def version_layers(
     model: str, version: Annotated[int, Path(ge=1)], query: Nothing, service: Service
@@ -162,8 +166,7 @@ async def version_layers(
     "/models/{model}/filters",
     summary="The kernels of a convolution",
     response_class=Response,
-    responses=_found(PNG, NPY, schema=FilterStatistics)
-    | responses(errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest, errors.UnknownLayer, *WORK_ERRORS),
+    responses=_found(PNG, NPY, schema=FilterStatistics) | responses(*NAMED_ERRORS, errors.UnknownLayer, *WORK_ERRORS),
 )
 async def filters(
     request: Request,
@@ -187,7 +190,7 @@ async def filters(
     "/models/{model}/graph",
     summary="The network as a diagram",
     response_class=Response,
-    responses=_found(SVG) | responses(errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest),
+    responses=_found(SVG) | responses(*NAMED_ERRORS),
 )
 async def graph(
     model: str, query: Annotated[GraphQuery, Query()], service: Service, if_none_match: IfNoneMatch = None

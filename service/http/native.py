@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from service.http.errors import responses
 from service.http.routes import PlainRoute
 from service.http.schemas import (
     ImageAnswer,
+    LabelSummary,
     ModelList,
     ModelSummary,
     NoQuery,
@@ -24,6 +26,7 @@ from service.http.schemas import (
     VersionCard,
     VersionSummary,
 )
+from service.repository import VersionState
 
 router = APIRouter()
 
@@ -87,6 +90,7 @@ class PredictRoute(PlainRoute):
         errors.ModelRequired,
         errors.UnknownModel,
         errors.UnknownVersion,
+        errors.ModelUnavailable,
         errors.Overloaded,
         errors.Draining,
         errors.DeadlineExceeded,
@@ -97,10 +101,15 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
     """Send one or several files as `multipart/form-data` in the field `file`, one picture's bytes as `image/*`, or
     `{"image": "<base64>"}` as JSON. One bad picture fails the whole request, and the problem names it.
 
+    Unless `version` is given, a share of requests goes to the canary, where there is one: by the first picture, so that
+    the same one always goes to the same version.
+
     Each picture is kept for a while under its `image_id`, for calls that take one instead of a second upload.
     """
     version = service.repository.find(query.model, query.version)
     pictures = await in_time(read_pictures(request, service.settings.max_images), service.settings.timeout)
+    if query.version is None:
+        version = service.repository.divert(version, lambda: hashlib.sha256(pictures[0].data).hexdigest())
     classified = await service.classify(pictures, version, query.top_k, keep=query.store)
     answer = PredictAnswer(
         model=version.manifest.name,
@@ -113,14 +122,14 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
 @router.head("/models", include_in_schema=False)
 @router.get("/models", summary="All models", responses=responses(errors.InvalidRequest))
 async def models(query: Nothing, service: Service) -> ModelList:
-    """Every model on disk, and what became of each of its versions."""
+    """Every model on disk, what became of each of its versions, and what its labels name."""
     return ModelList(models=[_summary(service, name) for name in service.repository.models])
 
 
 @router.head("/models/{model}", include_in_schema=False)
 @router.get("/models/{model}", summary="One model", responses=responses(errors.UnknownModel, errors.InvalidRequest))
 async def model(model: str, query: Nothing, service: Service) -> ModelSummary:
-    """The model's versions: available, or failed and why."""
+    """What became of each of the model's versions, and what its labels name."""
     return _summary(service, model)
 
 
@@ -128,7 +137,7 @@ async def model(model: str, query: Nothing, service: Service) -> ModelSummary:
 @router.get(
     "/models/{model}/versions/{version}",
     summary="One version's card",
-    responses=responses(errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest),
+    responses=responses(errors.UnknownModel, errors.UnknownVersion, errors.ModelUnavailable, errors.InvalidRequest),
 )
 async def version(model: str, version: Annotated[int, Path(ge=1)], query: Nothing, service: Service) -> VersionCard:
     """The manifest: labels, input, layers, what training measured, licence and attribution."""
@@ -136,11 +145,20 @@ async def version(model: str, version: Annotated[int, Path(ge=1)], query: Nothin
     return VersionCard(state="available", engine=found.engine, manifest=found.manifest)
 
 
+def version_summary(state: VersionState) -> VersionSummary:
+    """What is told of a version."""
+    return VersionSummary(version=state.version, state=state.state, engine=state.engine, reason=state.reason)
+
+
+def label_summary(service: Classifier, model: str) -> LabelSummary:
+    """What is told of a model's labels."""
+    labels = service.repository.serving(model).labels
+    return LabelSummary(**labels.model_dump(), problem=service.repository.label_problem(model))
+
+
 def _summary(service: Classifier, model: str) -> ModelSummary:
     return ModelSummary(
         name=model,
-        versions=[
-            VersionSummary(version=s.version, state=s.state, engine=s.engine, reason=s.reason)
-            for s in service.repository.states(model)
-        ],
+        labels=label_summary(service, model),
+        versions=[version_summary(state) for state in service.repository.states(model)],
     )

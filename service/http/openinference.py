@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service import __version__
-from service.errors import InvalidRequest, UnknownModel, UnknownVersion
+from service.errors import InvalidRequest, ModelUnavailable, UnknownVersion
 from service.http.bodies import in_time
 from service.http.inference import read_question, write_answer
 from service.http.routes import PlainRoute, service_of, version_of
@@ -78,7 +78,7 @@ async def model_ready(request: Request) -> Response:
     service.repository.states(name)
     try:
         is_ready = version_of(request).batcher.alive and not service.draining
-    except (UnknownModel, UnknownVersion):
+    except (ModelUnavailable, UnknownVersion):
         is_ready = False
     return JSONResponse({"name": name, "ready": is_ready}, 200 if is_ready else 400)
 

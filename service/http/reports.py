@@ -34,7 +34,13 @@ HEADERS = {
     "cache-control": "no-cache",
 }
 
-REFUSALS = (errors.UnknownModel, errors.UnknownVersion, errors.UnknownReport, errors.InvalidRequest)
+REFUSALS = (
+    errors.UnknownModel,
+    errors.UnknownVersion,
+    errors.ModelUnavailable,
+    errors.UnknownReport,
+    errors.InvalidRequest,
+)
 FOUND: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file.",

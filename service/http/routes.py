@@ -8,7 +8,8 @@ from starlette.types import Scope
 
 from service.classifier import Classifier
 from service.errors import UnknownVersion
-from service.repository import VERSION_NAME, Version
+from service.repository import Version
+from service.watch import VERSION_NAME
 
 
 class PlainRoute(Route):

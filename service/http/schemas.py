@@ -19,15 +19,18 @@ from service.explain.question import (
     LimeExplanation,
     Method,
 )
+from service.labels import Label, Labels
 from service.manifest import EXAMPLE as MANIFEST_EXAMPLE
 from service.manifest import Input, Manifest
+from service.repository import State
 
 MODEL_EXAMPLE: dict[str, JsonValue] = {
     "name": "fruit_cnn",
     "versions": [
         {"version": 1, "state": "available", "engine": "openvino"},
-        {"version": 2, "state": "failed", "reason": "saved_model.pb is missing"},
+        {"version": 2, "state": "incomplete", "reason": "saved_model.pb is missing"},
     ],
+    "labels": {"stable": 1, "canary_weight": 0.0},
 }
 
 
@@ -38,6 +41,13 @@ ImageId = Annotated[
 
 def _example(value: dict[str, JsonValue]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"example": value})
+
+
+VersionName = Annotated[int, Field(ge=1)] | Label
+VERSION = Field(
+    default=None,
+    description="A loaded version's number, `stable` or `canary`; unset, the stable one, else the highest.",
+)
 
 
 class _Query(BaseModel):
@@ -53,7 +63,7 @@ class PredictQuery(_Query):
     """Which model answers, and how much of its answer is wanted."""
 
     model: str | None = Field(default=None, description="A loaded model's name; unset, the default model.")
-    version: int | None = Field(default=None, ge=1, description="A loaded version's number; unset, the highest.")
+    version: VersionName | None = VERSION
     top_k: int = Field(default=5, ge=1, le=1000, description="How many classes, the most probable first.")
     store: bool = Field(
         default=True, description="Whether the pictures are kept for calls that name them by id; false keeps nothing."
@@ -62,7 +72,7 @@ class PredictQuery(_Query):
 
 class _VersionQuery(_Query):
     model: str | None = Field(default=None, description="A loaded model's name; unset, the default model.")
-    version: int | None = Field(default=None, ge=1, description="A loaded version's number; unset, the highest.")
+    version: VersionName | None = VERSION
 
 
 class ActivationsBodyQuery(_VersionQuery):
@@ -96,7 +106,7 @@ class FiltersQuery(_Query):
     """Which layer's kernels, and how."""
 
     layer: str = Field(max_length=200, description="The name of a layer that has filters.")
-    version: int | None = Field(default=None, ge=1, description="A loaded version's number; unset, the highest.")
+    version: VersionName | None = VERSION
     channel: int | None = Field(default=None, ge=0, description="One output channel, all its inputs; unset, all.")
     format: Literal["png", "json", "npy"] = Field(
         default="png", description="A picture, statistics a channel, or NumPy's file of the numbers, float32."
@@ -106,7 +116,7 @@ class FiltersQuery(_Query):
 class GraphQuery(_Query):
     """Which version's diagram."""
 
-    version: int | None = Field(default=None, ge=1, description="A loaded version's number; unset, the highest.")
+    version: VersionName | None = VERSION
 
 
 class Problem(BaseModel):
@@ -388,10 +398,25 @@ class PredictAnswer(BaseModel):
 class VersionSummary(BaseModel):
     """What became of one version on disk."""
 
+    model_config = _example({"version": 1, "state": "available", "engine": "openvino"})
+
     version: int
-    state: Literal["available", "failed"]
+    state: State = Field(
+        description="Whether it answers (available); it will (loading), or may once its files are all there "
+        "(incomplete); it finishes what it was asked (unloading); it shall not answer (unloaded), or cannot (failed)."
+    )
     engine: str | None = Field(default=None, description="What runs it, where it is available.")
-    reason: str | None = Field(default=None, description="Why it is not served, where it failed.")
+    reason: str | None = Field(
+        default=None, description="Why it does not answer; or why it still does as it was before its files changed."
+    )
+
+
+class LabelSummary(Labels):
+    """What a model's labels name, of what can answer."""
+
+    model_config = _example({"stable": 1, "canary": 2, "canary_weight": 0.1})
+
+    problem: str | None = Field(default=None, description="Why that is not what `labels.json` says.")
 
 
 class ModelSummary(BaseModel):
@@ -401,6 +426,7 @@ class ModelSummary(BaseModel):
 
     name: str
     versions: list[VersionSummary]
+    labels: LabelSummary
 
 
 class ModelList(BaseModel):

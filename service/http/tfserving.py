@@ -20,13 +20,21 @@ from service.errors import InvalidRequest, UnknownVersion
 from service.http.bodies import in_time
 from service.http.routes import PlainRoute, service_of, version_number, version_of
 from service.http.tensors import INPUT, check_size, encoded_picture, input_shape, output_shapes, pixels
+from service.labels import LABELS
 from service.manifest import Input
-from service.repository import Version, VersionState
+from service.repository import State, Version, VersionState
 
 # Names by which trainers put a picture into an `Example`.
 FEATURES = ("image", INPUT, "image/encoded")
 SIGNATURE = "serving_default"
-STATES = {"available": "AVAILABLE", "failed": "END"}
+STATES: dict[State, str] = {
+    "incomplete": "START",
+    "loading": "LOADING",
+    "available": "AVAILABLE",
+    "unloading": "UNLOADING",
+    "unloaded": "END",
+    "failed": "END",
+}
 
 PARTS = {
     "model": r"(?P<model>[^/:]+)",
@@ -145,11 +153,14 @@ class _Tensors(NamedTuple):
 
 
 def _version(request: Request) -> Version:
-    """The version that the path names by number or by label, else the newest."""
-    label = request.path_params.get("label")
-    if label is not None:
-        raise UnknownVersion(f"expected the number of a version, got the label {label[:40]!r}: no version has labels")
-    return version_of(request)
+    """The version that the path names by number or by label, else the one that answers where none is named."""
+    given = request.path_params.get("label")
+    if given is None:
+        return version_of(request)
+    for label in LABELS:
+        if label == given:
+            return service_of(request).repository.find(request.path_params["model"], label)
+    raise UnknownVersion(f"expected the label {' or '.join(LABELS)}, got {given[:40]!r}")
 
 
 def _read_tensors(body: bytes, most: int, target: Input) -> _Tensors:
@@ -224,7 +235,7 @@ def _image(value: object, target: Input, name: str) -> Picture | Pixels:
 
 
 def _status(state: VersionState) -> dict[str, object]:
-    code = "OK" if state.reason is None else "FAILED_PRECONDITION"
+    code = "FAILED_PRECONDITION" if state.state == "failed" else "OK"
     return {
         "version": str(state.version),
         "state": STATES[state.state],

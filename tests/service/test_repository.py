@@ -2,20 +2,32 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from service import rollout as rollout_module
+from service.engines.base import Engine
 from service.errors import StartupFailed, UnknownModel, UnknownVersion
 from service.metrics import Metrics
 from service.repository import Repository, VersionState
+from service.rollout import Rollout
 from service.settings import Settings
+from tests.conftest import until
 
 pytestmark = pytest.mark.anyio
 
 
-def repository(models: Path, **settings: object) -> Repository:
-    return Repository(Settings(models=models, engine="openvino", **settings), Metrics())
+@asynccontextmanager
+async def repository(models: Path, **settings: object) -> AsyncIterator[Repository]:
+    async with Rollout(Settings(models=models, engine="openvino", **settings), Metrics()) as rollout:
+        yield rollout.repository
 
 
 def damage(folder: Path) -> None:
@@ -97,3 +109,148 @@ async def test_only_damaged_versions_fail_the_start_and_each_is_named(own_models
 async def test_a_default_model_that_is_not_there_fails_the_start(own_models: Path) -> None:
     with pytest.raises(StartupFailed, match="the default model 'cats' is none of shapes"):
         await repository(own_models, default_model="cats").__aenter__()
+
+
+@asynccontextmanager
+async def changing(models: Path, **settings: object) -> AsyncIterator[Rollout]:
+    quick = {"settle_seconds": 0.0, "versions": "latest:1", **settings}
+    async with Rollout(Settings(models=models, engine="openvino", **quick), Metrics()) as rollout:
+        yield rollout
+
+
+def publish(models: Path, number: int) -> None:
+    new = shutil.copytree(models / "shapes" / "1", models / "shapes" / ".new")
+    manifest = new / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 1', f'"version": {number}', 1))
+    new.rename(models / "shapes" / str(number))
+
+
+async def swapped(rollout: Rollout, models: Path) -> None:
+    publish(models, 2)
+    await until(lambda: rollout.repository.find("shapes", None).manifest.version == 2)
+
+
+async def test_whoever_has_a_version_may_ask_it_until_he_lets_go_and_then_it_is_freed(own_models: Path) -> None:
+    async with changing(own_models) as rollout:
+        old = rollout.repository.find("shapes", None)
+        target = old.manifest.input
+        await swapped(rollout, own_models)
+        picture = np.zeros((target.height, target.width, 3), np.uint8)
+        assert (await old.batcher.submit(picture)).value.probabilities.shape == (3,)
+        assert [state.state for state in rollout.repository.states("shapes")] == ["unloading", "available"]
+        batcher, network = old.batcher, weakref.ref(old.batcher._run)
+        del old
+        await until(lambda: rollout.repository.states("shapes")[0].state == "unloaded")
+        assert not batcher.alive
+        assert network() is None
+        with pytest.raises(
+            UnknownVersion, match="expected version 2 of shapes, got 1, which is unloaded: SICHTBAR_VERSI"
+        ):
+            rollout.repository.find("shapes", 1)
+
+
+async def test_a_version_that_is_never_let_go_is_closed_when_no_request_can_need_it(own_models: Path) -> None:
+    released: list[Path] = []
+    settings = Settings(models=own_models, engine="openvino", settle_seconds=0.0, versions="latest:1", timeout=0.1)
+    async with Rollout(settings, Metrics(), on_released=lambda folder, digest: released.append(folder)) as rollout:
+        old = rollout.repository.find("shapes", None)
+        await swapped(rollout, own_models)
+        await until(lambda: rollout.repository.states("shapes")[0].state == "unloaded")
+        assert not old.batcher.alive
+        assert released == []
+        del old
+        await until(lambda: released == [own_models / "shapes" / "1"])
+
+
+async def test_a_version_s_metrics_go_with_it(own_models: Path) -> None:
+    async with changing(own_models) as rollout:
+        publish(own_models, 2)
+        await until(lambda: rollout.repository.find("shapes", None).manifest.version == 2)
+        shutil.rmtree(own_models / "shapes" / "1")
+        await until(lambda: len(rollout.repository.states("shapes")) == 1)
+        text = rollout.repository._metrics.exposition().decode()
+    lines = [line for line in text.splitlines() if "queue_length{" in line or "version_state{" in line]
+    assert lines == [
+        'sichtbar_queue_length{model="shapes",version="2"} 0.0',
+        'sichtbar_model_version_state{engine="openvino",model="shapes",state="available",version="2"} 1.0',
+    ]
+
+
+async def test_where_changes_are_not_watched_only_an_admin_loads(own_models: Path) -> None:
+    async with changing(own_models, watch="off") as rollout:
+        publish(own_models, 2)
+        state = await rollout.order("shapes", 1, "load")
+        assert state.state == "available"
+        await until(lambda: rollout.repository.find("shapes", None).manifest.version == 2)
+
+
+async def test_a_touched_file_is_read_again_and_nothing_else_happens(own_models: Path) -> None:
+    async with changing(own_models, watch="off") as rollout:
+        before = rollout.repository.find("shapes", None)
+        (own_models / "shapes" / "1" / "saved_model.pb").touch()
+        state = await rollout.order("shapes", 1, "load")
+        assert (state.state, state.reason) == ("available", None)
+        assert rollout.repository.find("shapes", None) is before
+
+
+class Held:
+    """Opens versions as ever, but none to the end while its gate is shut; but for what the start opens."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.opened: list[str] = []
+        self._open = rollout_module._open
+
+    def __call__(self, folder: Path, *arguments: Any) -> Engine:
+        self.opened.append(folder.name)
+        engine = self._open(folder, *arguments)
+        assert folder.name == "1" or self.gate.wait(10)
+        return engine
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    held = Held()
+    monkeypatch.setattr(rollout_module, "_open", held)
+    yield held
+    held.gate.set()
+
+
+async def test_while_a_version_is_loaded_the_one_before_answers(own_models: Path, held: Held) -> None:
+    async with changing(own_models) as rollout:
+        publish(own_models, 2)
+        await until(lambda: rollout.repository.told("shapes", 2))
+        assert [state.state for state in rollout.repository.states("shapes")] == ["available", "loading"]
+        assert rollout.repository.find("shapes", None).manifest.version == 1
+        with pytest.raises(UnknownVersion, match="expected version 1 of shapes, got 2, which is loading"):
+            rollout.repository.find("shapes", 2)
+        held.gate.set()
+        await until(lambda: rollout.repository.find("shapes", None).manifest.version == 2)
+
+
+async def test_files_that_change_while_they_are_read_are_read_again(own_models: Path, held: Held) -> None:
+    async with changing(own_models) as rollout:
+        publish(own_models, 2)
+        await until(lambda: rollout.repository.told("shapes", 2))
+        (own_models / "shapes" / "2" / "saved_model.pb").touch()
+        held.gate.set()
+        await until(lambda: rollout.repository.find("shapes", None).manifest.version == 2)
+        assert held.opened == ["1", "2", "2"]
+
+
+async def test_a_stop_waits_for_no_load(own_models: Path, held: Held) -> None:
+    async with changing(own_models) as rollout:
+        publish(own_models, 2)
+        await until(lambda: rollout.repository.told("shapes", 2))
+    assert not held.gate.is_set()
+
+
+async def test_a_folder_that_was_away_for_a_moment_is_the_same_again(own_models: Path) -> None:
+    async with changing(own_models, settle_seconds=0.3, watch="poll", watch_seconds=0.01) as rollout:
+        before = rollout.repository.find("shapes", None)
+        away = (own_models / "shapes" / "1").rename(own_models / "shapes" / "away")
+        await until(lambda: rollout.repository.state("shapes", 1).reason is not None)
+        assert rollout.repository.find("shapes", None) is before
+        away.rename(own_models / "shapes" / "1")
+        await until(lambda: rollout.repository.state("shapes", 1).reason is None)
+        assert rollout.repository.find("shapes", None) is before

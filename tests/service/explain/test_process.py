@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,17 +13,20 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from multiprocessing.connection import Pipe
+from pathlib import Path
 from unittest.mock import Mock
 
 import anyio
 import pytest
 
 import service.explain
-from service.errors import ExplainerDied
+from service.errors import ExplainerDied, ModelUnavailable
 from service.explain import process as module
 from service.explain.model import Model
 from service.explain.process import Explainer, Task
 from service.explain.question import Progress, Report
+from service.explain.tasks import load_engine
+from service.manifest import read_manifest
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +47,13 @@ def work(model: Model, report: Report) -> None:
 def sleep(model: Model, report: Report, seconds: float) -> None:
     report(Progress(1, 2, 0.0, None))
     time.sleep(seconds)
+
+
+def mark(model: Model, report: Report, text: str) -> str | None:
+    """Leave a text at the model; what was there."""
+    before = getattr(model, "marked", None)
+    model.marked = text  # type: ignore[attr-defined]
+    return before
 
 
 @pytest.fixture
@@ -127,3 +139,30 @@ def test_nothing_is_explained_to_a_service_that_died() -> None:
         assert process.wait(10) == 0
     finally:
         process.kill()
+
+
+async def test_a_version_that_is_forgotten_is_loaded_anew(explainer: Explainer) -> None:
+    digest = read_manifest(VERSION).digest
+    said = [await explainer.run(mark, VERSION, text, lane="long", digest=digest) for text in "ab"]
+    explainer.forget(VERSION, "another")
+    said.append(await explainer.run(mark, VERSION, "c", lane="long", digest=digest))
+    explainer.forget(VERSION, digest)
+    said.append(await explainer.run(mark, VERSION, "d", lane="long", digest=digest))
+    assert said == [None, "a", "b", None]
+
+
+async def test_a_version_whose_files_were_replaced_is_never_taken_for_the_old_one(
+    explainer: Explainer, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(VERSION, tmp_path / "fruit_cnn" / "1")
+    old = read_manifest(folder).digest
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["labels"].reverse()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelUnavailable, match="the files of fruit_cnn/1 have changed"):
+        await explainer.run(mark, folder, "a", digest=old)
+    new = read_manifest(folder).digest
+    assert await explainer.run(mark, folder, "b", digest=new) is None
+    (folder / "saved_model.pb").write_bytes(b"no graph at all")
+    with pytest.raises(ModelUnavailable, match="the files of fruit_cnn/1 have changed"):
+        await explainer.run(load_engine, folder, digest=new)

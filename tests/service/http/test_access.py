@@ -164,3 +164,10 @@ def test_each_answer_tells_browsers_to_be_careful(live: httpx.Client, path: str)
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
     assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_without_keys_nobody_is_an_admin(live: httpx.Client) -> None:
+    for method, path in (("POST", "/models/shapes/versions/1:unload"), ("PUT", "/models/shapes/labels")):
+        refused = problem(live.request(method, path, json={}), 403, "forbidden")
+        assert refused["detail"] == "admin calls are switched off; SICHTBAR_KEYS switches them on"
+    assert live.get("/models/shapes/versions/1").status_code == 200

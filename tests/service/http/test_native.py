@@ -77,7 +77,7 @@ def test_a_picture_unlike_all_classes_is_not_recognised(live: httpx.Client) -> N
         pytest.param({"modle": "shapes"}, "invalid_request", 422, "modle", id="typo"),
         pytest.param({"top_k": "0"}, "invalid_request", 422, "top_k", id="top-k-too-small"),
         pytest.param({"top_k": "many"}, "invalid_request", 422, "'many'", id="top-k-no-number"),
-        pytest.param({"version": "stable"}, "invalid_request", 422, "'stable'", id="version-no-number"),
+        pytest.param({"version": "newest"}, "invalid_request", 422, "'newest'", id="version-no-number"),
         pytest.param({"model": "cats"}, "unknown_model", 404, "expected one of shapes, got 'cats'", id="model"),
         pytest.param({"version": "9"}, "unknown_version", 404, "expected version 1 of shapes, got 9", id="version"),
     ],
@@ -169,6 +169,7 @@ def test_models_and_versions_are_listed_with_their_cards(live: httpx.Client) -> 
     summary = {
         "name": "shapes",
         "versions": [{"version": 1, "state": "available", "engine": "openvino", "reason": None}],
+        "labels": {"stable": None, "canary": None, "canary_weight": 0.0, "problem": None},
     }
     assert live.get("/models").json() == {"models": [summary]}
     assert live.get("/models/shapes").json() == summary

@@ -25,6 +25,9 @@ CALLS = {
     ("get", "/models"),
     ("get", "/models/{model}"),
     ("get", "/models/{model}/versions/{version}"),
+    ("post", "/models/{model}/versions/{version}:load"),
+    ("post", "/models/{model}/versions/{version}:unload"),
+    ("put", "/models/{model}/labels"),
     ("get", "/models/{model}/versions/{version}/report"),
     ("get", "/models/{model}/versions/{version}/report/{file}"),
     ("get", "/images/{image_id}"),
@@ -122,6 +125,8 @@ def test_predict_documents_every_error_but_those_of_other_calls_and_of_the_start
     }
     others = {
         "startup_failed",
+        "forbidden",
+        "labels_not_written",
         "unknown_report",
         "unknown_image",
         "unknown_label",

@@ -145,17 +145,19 @@ def test_status_lists_versions_as_the_document_shows(live: httpx.Client) -> None
     assert live.get("/V1/MODELS/shapes").json() == shown
 
 
-def test_status_tells_of_a_version_that_failed(own_models: Path, serve: Callable[[FastAPI], httpx.Client]) -> None:
+def test_status_tells_of_a_version_that_is_not_whole(
+    own_models: Path, serve: Callable[[FastAPI], httpx.Client]
+) -> None:
     (own_models / "shapes" / "2").mkdir()
     client = serve(create_app(Settings(models=own_models, engine="openvino")))
     newest, _ = client.get(CALL).json()["model_version_status"]
     assert newest == {
         "version": "2",
-        "state": "END",
-        "status": {"error_code": "FAILED_PRECONDITION", "error_message": "no manifest.json"},
+        "state": "START",
+        "status": {"error_code": "OK", "error_message": "no manifest.json"},
     }
     assert client.get(f"{CALL}/versions/2").json() == {"model_version_status": [newest]}
-    assert "which failed: no manifest.json" in error(client.post(f"{CALL}/versions/2:predict", json={}), 404)
+    assert "which is incomplete: no manifest.json" in error(client.post(f"{CALL}/versions/2:predict", json={}), 404)
 
 
 def test_metadata_is_the_signature_that_can_be_called(live: httpx.Client) -> None:
