@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from service.decode import Placement, fit, placement
 from service.explain.question import Box, Fill
 from service.manifest import Input
 
+Floats = NDArray[np.float64]
+
 # Segmenting at a model's own 20 x 20 or 75 x 75 finds one or two superpixels; more than this costs time and adds none.
 GRID_SIDE = 256
 COMPACTNESS, SMOOTHING, ITERATIONS = 20.0, 1.5, 5
@@ -24,6 +27,8 @@ USUAL_COUNT, LEAST_PIXELS = 50, 16
 PLAIN_SPREAD, ALIKE = 3.0, 3.0
 # Contributions are multiples of this: any sum of them is exact in float32, so its order and threads do not matter.
 QUANTUM = 1 / 128
+# Pixels that are worked on at once.
+MOST_AT_ONCE = 2**20
 FILLS = {"grey": 127.0, "white": 255.0}
 
 
@@ -49,7 +54,7 @@ class Superpixels:
     def perturbed(self, masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """The picture at the model's size with some superpixels only: bool [N, count] to uint8 [N, height, width, 3].
 
-        Resizing is linear in the pixels, so this is the masked picture resized, within rounding.
+        Resizing is linear in the pixels, so this is the full picture, masked and resized, within rounding.
         """
         pixels = masks.astype(np.float32) @ self.contributions + self.filled
         whole: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
@@ -63,9 +68,8 @@ def superpixels(image: Image.Image, target: Input, *, count: int | None, fill: F
     SLIC: Achanta et al., "SLIC Superpixels Compared to State-of-the-art Superpixel Methods", 2012.
     """
     place = placement(image.size, target)
-    grid = _grid(image, place)
-    segments = segment(grid, count)
-    contributions, filled = _split(grid, segments, fit(image, target), place, target, fill)
+    segments = segment(_grid(image, place), count)
+    contributions, filled = _split(np.asarray(image), segments, fit(image, target), place, target, fill)
     return Superpixels(seen_box(image.size, place), segments, contributions, filled, (target.height, target.width, 3))
 
 
@@ -123,38 +127,45 @@ def _grid(image: Image.Image, place: Placement) -> NDArray[np.uint8]:
 
 
 def _split(
-    grid: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
     segments: NDArray[np.int32],
     whole: NDArray[np.uint8],
     place: Placement,
     target: Input,
     fill: Fill,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What each superpixel of a picture [H, W, 3] adds at the model's size, and what is left without them."""
     count = int(segments.max()) + 1
-    rows = _resizing(grid.shape[0], place.inner[1])
-    columns = _resizing(grid.shape[1], place.inner[0])
+    left, top, right, bottom = place.seen
+    down = _axis(pixels.shape[0], top, bottom, place.inner[1], segments.shape[0])
+    across = _axis(pixels.shape[1], left, right, place.inner[0], segments.shape[1])
     x, y = place.corner
-    inner = np.s_[y : y + place.inner[1], x : x + place.inner[0]]
     # Of each superpixel: its own colours, and how much of each of the model's pixels it covers.
     contributions = np.zeros((count, target.height, target.width, 3), np.float32)
     cover = np.zeros((count, target.height, target.width, 1), np.float32)
-    fills = np.empty((count, 3))
-    for index, (top, bottom, left, right) in enumerate(_bounds(segments, count)):
-        inside = segments[top:bottom, left:right] == index
-        pixels = grid[top:bottom, left:right].astype(np.float64)
-        fills[index] = pixels[inside].mean(axis=0) if fill == "mean" else FILLS[fill]
-        layers = np.concatenate([pixels, np.ones((*inside.shape, 1))], axis=-1) * inside[..., None]
-        part = np.einsum(
-            "ry,yxc,kx->rkc",
-            rows[:, top:bottom],
-            layers,
-            columns[:, left:right],
-            optimize=("einsum_path", (0, 1), (0, 1)),
-        )
-        contributions[index][inner], cover[index][inner] = part[..., :3], part[..., 3:]
+    fills = np.full((count, 3), FILLS.get(fill, 0.0))
+    for index, (first_row, last_row, first_column, last_column) in enumerate(_bounds(segments, count)):
+        above, beside = down.part(first_row, last_row), across.part(first_column, last_column)
+        narrow = np.zeros((len(above.cells), len(beside.weights), 4))
+        total = np.zeros(4)
+        # A few rows at a time: a picture may be large.
+        for first in range(0, len(above.cells), step := max(1, MOST_AT_ONCE // max(1, len(beside.cells)))):
+            strip = slice(first, first + step)
+            inside = segments[np.ix_(above.cells[strip], beside.cells)] == index
+            layers = inside[..., None] * np.ones(4)
+            layers[..., :3] *= pixels[above.pixels, beside.pixels][strip]
+            narrow[strip] = beside.weights @ layers
+            total += np.einsum("yxc,y,x->c", layers, above.seen[strip], beside.seen)
+        part = np.tensordot(above.weights, narrow, 1)
+        if fill == "mean":
+            # What is thinner than a pixel holds none whole.
+            colours = total if total[3] else part.sum(axis=(0, 1))
+            fills[index] = colours[:3] / max(colours[3], np.finfo(float).tiny)
+        there = np.s_[y + above.start : y + above.stop, x + beside.start : x + beside.stop]
+        contributions[index][there], cover[index][there] = part[..., :3], part[..., 3:]
     outside = np.full((target.height, target.width, 3), 255.0)
-    outside[inner] = 0
-    # The grid is the picture resized once already; what a second time loses is given back where it was lost.
+    outside[y : y + place.inner[1], x : x + place.inner[0]] = 0
+    # Pillow rounds to whole levels twice; what that loses is given back where it was lost.
     lost = whole - contributions.sum(axis=0, dtype=np.float64) - outside
     for index in range(count):
         contributions[index] = _quantised(contributions[index] + cover[index] * (lost - fills[index]))
@@ -163,14 +174,58 @@ def _split(
     return contributions.reshape(count, -1), filled.reshape(-1).astype(np.float32)
 
 
+class _Part(NamedTuple):
+    """Some cells of the grid along one axis."""
+
+    pixels: slice
+    """The picture's, that lie in these cells."""
+    cells: NDArray[np.intp]
+    """Of each of these pixels, its cell."""
+    seen: NDArray[np.bool_]
+    """Whether its middle is in there, and it is not just beside the last one."""
+    start: int
+    stop: int
+    """Which of the model's pixels they add to."""
+    weights: Floats
+    """How much each adds: [stop - start, pixels]."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The picture's pixels along one axis: in which cell of the grid each lies, and what of it the model sees."""
+
+    first: int
+    cells: NDArray[np.intp]
+    """From pixel `first` on. Beside what the model sees, where the filter still reaches, the nearest cell takes it."""
+    seen: NDArray[np.bool_]
+    weights: Floats
+    """[the model's pixels, pixels from `first` on]"""
+
+    def part(self, first: int, last: int) -> _Part:
+        """The cells from `first` to before `last`."""
+        begin, end = (int(edge) for edge in np.searchsorted(self.cells, (first, last)))
+        weights = self.weights[:, begin:end]
+        touched = np.flatnonzero(weights.any(axis=1))
+        start, stop = (int(touched[0]), int(touched[-1]) + 1) if touched.size else (0, 0)
+        pixels = slice(self.first + begin, self.first + end)
+        return _Part(pixels, self.cells[begin:end], self.seen[begin:end], start, stop, weights[start:stop])
+
+
+def _axis(pixels: int, start: float, stop: float, target: int, cells: int) -> _Axis:
+    """Pillow's bilinear filter from `start` to `stop` of so many pixels, as in its Resample.c: precompute_coeffs."""
+    scale = (stop - start) / target
+    centres = start + (np.arange(target) + 0.5) * scale
+    distances = np.abs(np.arange(pixels) + 0.5 - centres[:, None]) / max(scale, 1.0)
+    weights = np.maximum(0.0, 1.0 - distances)
+    weights /= weights.sum(axis=1, keepdims=True)
+    used = np.flatnonzero(weights.any(axis=0))
+    places = np.floor((used + 0.5 - start) * cells / (stop - start)).astype(int)
+    inside = np.clip(places, 0, cells - 1)
+    return _Axis(int(used[0]), inside, places == inside, weights[:, used[0] : used[-1] + 1])
+
+
 def _quantised(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.rint(values / QUANTUM) * QUANTUM
-
-
-def _resizing(source: int, target: int) -> NDArray[np.float64]:
-    """What Pillow's bilinear filter does along one axis, as a matrix [target, source]."""
-    identity = Image.fromarray(np.eye(source, dtype=np.float32))
-    return np.asarray(identity.resize((source, target), Image.Resampling.BILINEAR), np.float64)
 
 
 def _bounds(segments: NDArray[np.int32], count: int) -> list[tuple[int, int, int, int]]:
