@@ -124,7 +124,7 @@ def find_filtered(manifest: Manifest, name: str) -> Layer:
     filtered = [layer.name for layer in manifest.layers if has_filters(layer)]
     if name in layers and has_filters(layers[name]):
         return layers[name]
-    got = f"{name!r}, a {layers[name].type} without a kernel" if name in layers else repr(name)
+    got = f"{name!r}, a {layers[name].type} without a convolution's kernel" if name in layers else repr(name)
     expected = f"expected {_some(name, filtered)}" if filtered else "no layer has a kernel in two dimensions, none"
     raise UnknownLayer(f"{expected} of {_version(manifest)}, got {got}")
 

@@ -91,7 +91,7 @@ def test_every_curl_of_the_readme_works(bundled: httpx.Client, command: str, tmp
         assert answer["state"] in ("queued", "running")
         bundled.delete(answer["links"]["self"])
     elif "/explain" in command:
-        assert answer["label"] == "Apricot"
+        assert answer["label"] == "Banana"
         assert answer["superpixels"]
     else:
         names = re.findall(r"examples/(\w+)\.png", command)

@@ -70,6 +70,8 @@ def explain(model: Model, report: Report, image: Image.Image, question: Question
         return model.predict_quickly(parts.perturbed(masks)).probabilities[:, index].astype(np.float64)
 
     def explanation(line: _Line, asked: int, deletion: Deletion | None) -> LimeExplanation:
+        # No negative zero.
+        weights = line.weights.round(DECIMALS) + 0.0
         return LimeExplanation(
             class_index=index,
             probability=round(float(whole[index]), DECIMALS),
@@ -77,15 +79,14 @@ def explain(model: Model, report: Report, image: Image.Image, question: Question
             width=parts.segments.shape[1],
             height=parts.segments.shape[0],
             superpixels=[
-                # No negative zero.
-                Superpixel(weight=round(float(weight), DECIMALS) + 0.0, pixels=pixels, runs=lengths)
-                for weight, (pixels, lengths) in zip(line.weights, outlines, strict=True)
+                Superpixel(weight=weight, pixels=pixels, runs=lengths)
+                for weight, (pixels, lengths) in zip(weights.tolist(), outlines, strict=True)
             ],
             intercept=round(line.intercept, DECIMALS),
             r2=round(line.r2, DECIMALS),
             samples=asked,
             settled=line.settled,
-            stability=round(line.stability, DECIMALS),
+            stability=round(line.stability, DECIMALS) if weights.any() else None,
             error=round(line.error, DECIMALS),
             seed=seed,
             fill=question.fill,

@@ -92,10 +92,11 @@ class LimeExplanation(_Frozen):
     )
     samples: int = Field(ge=1, description="Perturbed pictures that the model was asked about.")
     settled: bool = Field(description="Whether the ranking had settled, or samples were at an end.")
-    stability: float = Field(
+    stability: float | None = Field(
         ge=0,
         le=1,
-        description="How alike the weights from another draw of as many samples would be: their correlation.",
+        description="How alike the weights from another draw of as many samples would be: their correlation; null "
+        "where no superpixel adds anything.",
     )
     error: float = Field(ge=0, description="The standard error of a weight.")
     seed: int = Field(ge=0)

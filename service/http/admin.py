@@ -27,7 +27,7 @@ async def require_keys(service: Service, documented: Annotated[object, Depends(K
 router = APIRouter(dependencies=[Depends(require_keys)])
 
 Number = Annotated[int, Path(ge=1)]
-REFUSALS = (errors.Unauthenticated, errors.Forbidden, errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest)
+REFUSALS = (errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest)
 
 
 @router.post("/models/{model}/versions/{version}:load", summary="Load a version", responses=responses(*REFUSALS))

@@ -15,6 +15,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -59,6 +60,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.ExplanationFailed: 500,
     errors.StartupFailed: 500,
 }
+KEY_ERRORS = (errors.Unauthenticated, errors.Forbidden, errors.RateLimited)
 KINDS = {kind.code: kind for kind in STATUS}
 # TF Serving REST and the Open Inference Protocol.
 PROTOCOL = re.compile(r"/v[12](/|$)", re.IGNORECASE)
@@ -73,6 +75,8 @@ PROTOCOL_STATUS = {
     errors.ImageTooLarge.code: 400,
     errors.Overloaded.code: 429,
 }
+# Characters: of what came, and of all that is told of it.
+MOST_SHOWN, MOST_DETAIL = 100, 1000
 # What the framework itself refuses.
 FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -134,13 +138,17 @@ def failed(code: str, detail: str) -> errors.ServiceError:
 
 def problem_of(error: errors.ServiceError) -> Problem:
     """What is told of an expected failure."""
-    return _described(type(error), str(error))
+    detail = str(error)
+    return _described(type(error), detail if len(detail) <= MOST_DETAIL else f"{detail[:MOST_DETAIL]}…")
 
 
 def responses(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` of a call that may fail in these ways, each with an example; any call may fail by a bug."""
+    """OpenAPI's `responses` of a call that may fail in these ways, each with an example.
+
+    Any may fail for want of a key, or by a bug.
+    """
     documented: dict[int | str, dict[str, Any]] = {}
-    for problem in [*(_described(kind, kind.__doc__ or "") for kind in kinds), BUG]:
+    for problem in [*(_described(kind, kind.__doc__ or "") for kind in (*kinds, *KEY_ERRORS)), BUG]:
         entry = documented.setdefault(
             problem.status,
             {
@@ -150,6 +158,12 @@ def responses(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, An
         )
         entry["content"][PROBLEM_TYPE]["examples"][problem.code] = {"value": problem.model_dump()}
     return documented
+
+
+def _shown(value: object) -> str:
+    """What came, as JSON, no longer than a line."""
+    text = to_json(value, fallback=str, inf_nan_mode="constants").decode()
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _described(kind: type[errors.ServiceError], detail: str) -> Problem:
@@ -165,7 +179,10 @@ async def _service_error(request: Request, error: Exception) -> ErrorResponse:
 
 async def _invalid_request(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, RequestValidationError)
-    detail = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}, got {p.get('input')!r}" for p in error.errors())
+    detail = "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {_shown(problem.get('input'))}"
+        for problem in error.errors()
+    )
     return _counted(request, failure(request.scope, errors.InvalidRequest(detail)))
 
 

@@ -37,7 +37,9 @@ def read_form(content_type: str, body: bytes, max_parts: int) -> list[Part]:
     # RFC 2046, 5.1.1: the line break before a delimiter belongs to it; the first has none where there is no preamble.
     delimiter, delimited = b"\r\n--" + boundary, b"\r\n" + body
     if (found := delimited.count(delimiter) - 1) > max_parts:
-        raise TooManyImages(f"expected at most {max_parts} pictures, got {found}")
+        raise TooManyImages(
+            f"expected at most {max_parts} pictures, got {found} parts of the form; parameters go in the query"
+        )
     _, *parts = delimited.split(delimiter)
     if not parts or not parts[-1].startswith(b"--"):
         raise InvalidRequest("expected multipart/form-data that ends with its boundary, got a body that does not")

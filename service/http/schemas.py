@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from service.activations import ChannelStatistics, GridPlace
 from service.explain.overlay import MAX_SIDE, MIN_SIDE, Polarity, StyleName
@@ -19,10 +19,11 @@ from service.explain.question import (
     LimeExplanation,
     Method,
 )
-from service.labels import Label, Labels
+from service.labels import LABELS, Label, Labels
 from service.manifest import EXAMPLE as MANIFEST_EXAMPLE
 from service.manifest import Input, Manifest
 from service.repository import State
+from service.watch import VERSION_NAME
 
 MODEL_EXAMPLE: dict[str, JsonValue] = {
     "name": "fruit_cnn",
@@ -43,7 +44,13 @@ def _example(value: dict[str, JsonValue]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"example": value})
 
 
-VersionName = Annotated[int, Field(ge=1)] | Label
+def _is_version(given: object) -> object:
+    if given in LABELS or (isinstance(given, int) and given >= 1) or VERSION_NAME.fullmatch(str(given)):
+        return given
+    raise ValueError("expected a version's number, from 1 on, `stable` or `canary`")
+
+
+VersionName = Annotated[Annotated[int, Field(ge=1)] | Label, BeforeValidator(_is_version)]
 VERSION = Field(
     default=None,
     description="A loaded version's number, `stable` or `canary`; unset, the stable one, else the highest.",

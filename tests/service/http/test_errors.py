@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from service import errors
@@ -28,6 +29,23 @@ def test_the_status_tells_whose_fault_it_is(kind: type[errors.ServiceError]) -> 
         assert STATUS[kind] in {429, 503, 504}
     else:
         assert STATUS[kind] == 500
+
+
+def test_no_problem_repeats_more_than_a_line_of_what_came(live: httpx.Client) -> None:
+    many = "a" * 20_000
+    for answer in (
+        live.get("/explain", params={"label": many}),
+        live.get(f"/models/{many}"),
+        live.get(f"/v2/models/{many}"),
+        live.post("/explanations", json={"image_id": many}),
+    ):
+        assert 400 <= answer.status_code < 500
+        assert len(answer.text) < 1500
+
+
+def test_what_came_is_told_as_json(live: httpx.Client) -> None:
+    detail = live.get("/explain", params={"model": "shapes"}).json()["detail"]
+    assert detail == 'query.image_id: Field required, got {"model":"shapes"}'
 
 
 def test_the_tree_in_the_docstring_is_the_code_s() -> None:

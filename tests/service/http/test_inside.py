@@ -520,7 +520,8 @@ def test_a_body_that_is_no_picture_is_refused(
 
 def test_a_layer_without_a_kernel_is_refused_with_those_that_have_one(client: httpx.Client) -> None:
     path = "/models/fruit_cnn/filters"
-    for layer, says in (("dense", "'dense', a Dense without a kernel"), ("conv", "got 'conv'"), ("input", "'input'")):
+    dense = "'dense', a Dense without a convolution's kernel"
+    for layer, says in (("dense", dense), ("conv", "got 'conv'"), ("input", "'input'")):
         detail = refused(client.get(path, params={"layer": layer}), 404, "unknown_layer")
         assert "expected one of conv_" in detail
         assert says in detail

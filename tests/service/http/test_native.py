@@ -76,8 +76,8 @@ def test_a_picture_unlike_all_classes_is_not_recognised(live: httpx.Client) -> N
     [
         pytest.param({"modle": "shapes"}, "invalid_request", 422, "modle", id="typo"),
         pytest.param({"top_k": "0"}, "invalid_request", 422, "top_k", id="top-k-too-small"),
-        pytest.param({"top_k": "many"}, "invalid_request", 422, "'many'", id="top-k-no-number"),
-        pytest.param({"version": "newest"}, "invalid_request", 422, "'newest'", id="version-no-number"),
+        pytest.param({"top_k": "many"}, "invalid_request", 422, '"many"', id="top-k-no-number"),
+        pytest.param({"version": "newest"}, "invalid_request", 422, '"newest"', id="version-no-number"),
         pytest.param({"model": "cats"}, "unknown_model", 404, "expected one of shapes, got 'cats'", id="model"),
         pytest.param({"version": "9"}, "unknown_version", 404, "expected version 1 of shapes, got 9", id="version"),
     ],

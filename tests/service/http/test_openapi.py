@@ -125,7 +125,6 @@ def test_predict_documents_every_error_but_those_of_other_calls_and_of_the_start
     }
     others = {
         "startup_failed",
-        "forbidden",
         "labels_not_written",
         "unknown_report",
         "unknown_image",
