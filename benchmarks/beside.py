@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.load import Load, post_repeatedly, require_wrk, small_jpeg
 from benchmarks.servers import ours, start
+from benchmarks.uploads import form
 
 WARM_UP_SECONDS = 3
 PRELOAD_SECONDS = 120
@@ -85,20 +86,20 @@ def _measure(
     models: Path, model: str, explained: str, jpeg: bytes, concurrency: int, rounds: int, seconds: int
 ) -> list[Pair]:
     with tempfile.TemporaryDirectory(prefix="sichtbar-benchmark-") as folder:
-        path = Path(folder) / "picture.jpg"
-        path.write_bytes(jpeg)
-        with start(ours(models, model), Path(folder) / "log") as server, httpx.Client(timeout=60) as client:
-            base = server.url.removesuffix("/predict")
+        path = Path(folder) / "body"
+        upload = form(jpeg)
+        path.write_bytes(upload.body)
+        with start(ours(models, model), Path(folder) / "log", jpeg) as server, httpx.Client(timeout=60) as client:
 
             def load(length: int) -> Load:
-                return post_repeatedly(server.url, path, concurrency=concurrency, seconds=length)
+                return post_repeatedly(server.url, upload.content_type, path, concurrency=concurrency, seconds=length)
 
-            _explain_once(client, base, explained, jpeg)
+            _explain_once(client, server.base, explained, jpeg)
             load(WARM_UP_SECONDS)
             pairs = []
             for number in range(rounds):
                 alone = load(seconds)
-                with _job(client, base, explained, jpeg, number) as done:
+                with _job(client, server.base, explained, jpeg, number) as done:
                     busy = load(seconds)
                     pairs.append(Pair(alone, busy, done()))
             return pairs

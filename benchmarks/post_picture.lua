@@ -1,7 +1,6 @@
--- A picture's path in, a line of JSON with what wrk counted out: POST it as multipart/form-data, over and over.
--- wrk -s post_picture.lua URL -- PICTURE
+-- A content type and a body's path in, a line of JSON with what wrk counted out: POST the body, over and over.
+-- wrk -s post_picture.lua URL -- CONTENT_TYPE BODY
 
-local BOUNDARY = "picture-9f2c1e7ab34d4d06"
 local threads = {}
 
 refused = 0
@@ -19,16 +18,8 @@ end
 
 function init(args)
    wrk.method = "POST"
-   wrk.headers["Content-Type"] = "multipart/form-data; boundary=" .. BOUNDARY
-   wrk.body = table.concat({
-      "--" .. BOUNDARY,
-      'Content-Disposition: form-data; name="file"; filename="picture.jpg"',
-      "Content-Type: image/jpeg",
-      "",
-      contents(args[1]),
-      "--" .. BOUNDARY .. "--",
-      "",
-   }, "\r\n")
+   wrk.headers["Content-Type"] = args[1]
+   wrk.body = contents(args[2])
 end
 
 -- wrk's own count of bad statuses begins at 400.

@@ -1,18 +1,14 @@
-"""Runs in, medians, ratios, a table and a JSON file out, with the machine they hold for."""
+"""Runs in, medians and ratios out, as a table on the terminal, with the machine they hold for."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -20,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.load import Load
 
-PACKAGES = ("tensorflow", "tensorflow-cpu", "openvino", "fastapi", "uvicorn", "pillow", "numpy")
+HEADINGS = ("server", "at once", "req/s", "range", "p50 ms", "p99 ms", "CPU ms", "failed", "MiB")
 
 
 @dataclass(frozen=True)
@@ -32,13 +28,23 @@ class Run:
     round: int
     load: Load
     cpu_seconds: float | None
-    """What the server's process computed meanwhile, on all cores."""
+    """What the server's processes computed meanwhile, on all cores."""
     resident_bytes: int | None
+    """Of all its processes."""
 
     @property
     def cpu_ms_per_request(self) -> float | None:
         """The least noisy figure on a machine that does other work too."""
         return None if self.cpu_seconds is None or not self.load.answers else self.cpu_seconds * 1e3 / self.load.answers
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """Our engine alone, in batches of one size."""
+
+    batch: int
+    round: int
+    pictures_per_second: float
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,6 @@ class Machine:
     """Of the minute before; what else ran here makes the figures worse."""
     python: str
     wrk: str
-    packages: dict[str, str]
 
 
 def this_machine(wrk: str) -> Machine:
@@ -79,7 +84,6 @@ def this_machine(wrk: str) -> Machine:
         load_average=os.getloadavg()[0],
         python=platform.python_version(),
         wrk=wrk,
-        packages={name: number for name in PACKAGES if (number := _version(name)) is not None},
     )
 
 
@@ -89,49 +93,87 @@ def summarise(runs: Sequence[Run]) -> list[Row]:
     return [_row([run for run in runs if (run.concurrency, run.server) == key]) for key in keys]
 
 
-def ratios(rows: Sequence[Row], ours: str, theirs: str) -> dict[int, float]:
-    """By concurrency: our median requests a second over theirs."""
-    rates = {(row.server, row.concurrency): row.requests_per_second for row in rows}
-    levels = dict.fromkeys(row.concurrency for row in rows)
-    return {level: rates[ours, level] / rates[theirs, level] for level in levels if rates[theirs, level]}
+@dataclass(frozen=True)
+class Ratio:
+    """Ours over theirs, of the medians at one concurrency."""
+
+    requests_per_second: float | None
+    p50: float | None
 
 
-def show(console: Console, rows: Sequence[Row], compared: dict[int, float], machine: Machine) -> None:
-    """Print the table, the ratios and the machine."""
-    table = Table(
-        title="requests/s, p50, p99 and CPU time of a request: medians of the rounds",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+def ratios(rows: Sequence[Row], ours: str) -> dict[str, dict[int, Ratio]]:
+    """By peer, and by concurrency; none where a peer answered nothing."""
+    found: dict[str, dict[int, Ratio]] = {}
+    our_rows = {row.concurrency: row for row in rows if row.server == ours}
+    for row in rows:
+        if row.server != ours:
+            mine = our_rows[row.concurrency]
+            found.setdefault(row.server, {})[row.concurrency] = Ratio(
+                mine.requests_per_second / row.requests_per_second if row.requests_per_second else None,
+                mine.p50_ms / row.p50_ms if row.p50_ms else None,
+            )
+    return found
+
+
+def engine_rates(engine: Sequence[EngineRun]) -> dict[int, float]:
+    """By batch size: the median of pictures a second."""
+    sizes = sorted({run.batch for run in engine})
+    return {size: median(run.pictures_per_second for run in engine if run.batch == size) for size in sizes}
+
+
+def engine_shares(rows: Sequence[Row], ours: str, rates: dict[int, float]) -> dict[int, float]:
+    """By concurrency: our requests a second over the engine alone, at its best batch of that many pictures or fewer."""
+    shares = {}
+    for row in rows:
+        within = [rate for size, rate in rates.items() if size <= row.concurrency]
+        if row.server == ours and within:
+            shares[row.concurrency] = row.requests_per_second / max(within)
+    return shares
+
+
+def show(console: Console, title: str, rows: Sequence[Row], engine: Sequence[EngineRun], ours: str) -> None:
+    """Print the table, the ratios to each peer and to the engine alone."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("server", no_wrap=True)
-    for name in ("at once", "req/s", "range", "p50 ms", "p99 ms", "CPU ms", "failed", "MiB"):
+    for name in HEADINGS[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before.concurrency != row.concurrency:
             table.add_section()
-        table.add_row(*_cells(row))
+        table.add_row(*cells(row), style="red" if row.failures else None)
     console.print(table)
-    for level, ratio in compared.items():
-        console.print(f"{level} at once: {ratio:.2f} times the tutorial's requests a second", highlight=False)
-    versions = ", ".join(f"{name} {number}" for name, number in machine.packages.items())
-    console.print(
-        f"{machine.cpu}, {machine.cores} cores, load average {machine.load_average:.2f} before; "
-        f"Python {machine.python}, {versions}, wrk {machine.wrk}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    for peer, levels in ratios(rows, ours).items():
+        for level, ratio in levels.items():
+            rate, p50 = ratio.requests_per_second, ratio.p50
+            if rate is not None and p50 is not None:
+                text = f"{level} at once: {rate:.2f} times the requests a second of {peer}, {p50:.2f} times its p50"
+                console.print(text, highlight=False)
+    rates = engine_rates(engine)
+    for size, rate in rates.items():
+        console.print(f"engine alone, batches of {size}: {rate:.0f} pictures a second", highlight=False)
+    for level, share in engine_shares(rows, ours, rates).items():
+        console.print(f"{level} at once: {share:.0%} of the engine alone", highlight=False)
 
 
-def write(path: Path, runs: Sequence[Run], compared: dict[int, float], machine: Machine, how: dict[str, Any]) -> None:
-    """Write every run, unrounded."""
-    figures = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": asdict(machine),
-        "settings": how,
-        "ratios": compared,
-        "runs": [asdict(run) for run in runs],
-    }
-    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+def cells(row: Row) -> list[str]:
+    """A row below `HEADINGS`."""
+    cpu = "?" if row.cpu_ms is None else f"{row.cpu_ms:.2f}"
+    memory = "?" if row.resident_bytes is None else f"{row.resident_bytes / 2**20:.0f}"
+    return [
+        row.server,
+        str(row.concurrency),
+        _rate(row.requests_per_second),
+        f"{_rate(row.slowest)}-{_rate(row.fastest)}",
+        f"{row.p50_ms:.1f}",
+        f"{row.p99_ms:.1f}",
+        cpu,
+        str(row.failures),
+        memory,
+    ]
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.0f}" if per_second >= 100 else f"{per_second:.1f}"
 
 
 def _row(runs: Sequence[Run]) -> Row:
@@ -151,33 +193,9 @@ def _row(runs: Sequence[Run]) -> Row:
     )
 
 
-def _cells(row: Row) -> list[str]:
-    failures = f"[red]{row.failures}[/red]" if row.failures else "0"
-    cpu = "?" if row.cpu_ms is None else f"{row.cpu_ms:.2f}"
-    memory = "?" if row.resident_bytes is None else f"{row.resident_bytes / 2**20:.0f}"
-    return [
-        row.server,
-        str(row.concurrency),
-        f"{row.requests_per_second:.0f}",
-        f"{row.slowest:.0f}-{row.fastest:.0f}",
-        f"{row.p50_ms:.1f}",
-        f"{row.p99_ms:.1f}",
-        cpu,
-        failures,
-        memory,
-    ]
-
-
 def _cpu() -> str:
     try:
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

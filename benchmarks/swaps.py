@@ -149,9 +149,9 @@ def main(
         kind = ours(model.parent, model.name)
         kind = replace(kind, environment={**kind.environment, **ENVIRONMENT})
         try:
-            with start(kind, Path(folder) / "log") as server:
+            data = picture.read_bytes()
+            with start(kind, Path(folder) / "log", data) as server:
                 url = server.url.removesuffix("/predict")
-                data = picture.read_bytes()
                 found = asyncio.run(swap(url, server.process.pid, model, version, data, swaps, clients))
         except BenchmarkFailed as failure:
             sys.exit(str(failure))
