@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from service.errors import Draining, InferenceFailed, Overloaded, ServiceError
+from service.pace import Pace
 from service.statistics import Duration
 
 In = TypeVar("In")
@@ -57,6 +58,7 @@ class Batcher(Generic[In, Out]):
         self._on_batch = on_batch
         self.executions: defaultdict[int, Duration] = defaultdict(Duration)
         """Runs that succeeded, by their number of items."""
+        self._pace = Pace()
         self._jobs: deque[_Job[In, Out]] = deque()
         self._arrival = asyncio.Event()
         self._closing = False
@@ -111,7 +113,10 @@ class Batcher(Generic[In, Out]):
         if self._closing:
             raise Draining("the service is shutting down")
         if len(self._jobs) >= self._max_queue:
-            raise Overloaded(f"{self._max_queue} pictures are waiting for the model already")
+            raise Overloaded(
+                f"{self._max_queue} pictures are waiting for the model already",
+                retry_after=self._pace.of(len(self._jobs)),
+            )
         answer: asyncio.Future[Answer[Out]] = asyncio.get_running_loop().create_future()
         job = _Job(item, answer, perf_counter())
         self._jobs.append(job)
@@ -160,6 +165,7 @@ class Batcher(Generic[In, Out]):
             return
         ran = perf_counter() - started
         self.executions[len(jobs)].add(ran)
+        self._pace.took(ran / len(jobs))
         for job, output in zip(jobs, outputs, strict=True):
             # The client may have gone while the model ran.
             if not job.answer.done():

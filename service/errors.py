@@ -207,7 +207,7 @@ class RateLimited(Unavailable):
 
 
 class Overloaded(Unavailable):
-    """As many pictures wait already as the service lets wait."""
+    """As much is under way already as the service takes on."""
 
     code = "overloaded"
 

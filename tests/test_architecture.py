@@ -98,6 +98,7 @@ SERVICE = [
     "service.security",
     "service.decode",
     "service.pool",
+    "service.pace",
     "service.statistics",
     "service.images.store",
     "service.images.disk",

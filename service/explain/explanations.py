@@ -17,7 +17,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from service import __version__
-from service.errors import DeadlineExceeded, ServiceError
+from service.errors import DeadlineExceeded, Overloaded, ServiceError
 from service.explain import tasks
 from service.explain.flights import Flight, Flights, landed
 from service.explain.overlay import Style
@@ -108,6 +108,10 @@ class Explanations:
         """
         lane: Lane = "long" if asked.question.method == "lime" else "quick"
         return self._computing.join(asked.name, lambda flight: self._compute(flight, asked, data), lane)
+
+    def full(self) -> Overloaded:
+        """The answer to an explanation too many."""
+        return self._computing.full()
 
     def ahead(self, flight: Flight[Explanation]) -> int:
         """How many wait or run before it, where it waits for its turn."""

@@ -13,6 +13,7 @@ import anyio
 from service.errors import Draining, Overloaded, ServiceError
 from service.explain.process import Lane
 from service.explain.question import Progress
+from service.pace import Pace
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class Flights(Generic[T]):
         self._what = what
         self._flights: dict[str, Flight[T]] = {}
         self._closed = False
+        self._pace = Pace()
 
     def __contains__(self, key: str) -> bool:
         return key in self._flights
@@ -62,13 +64,17 @@ class Flights(Generic[T]):
         flight = self._flights.get(key)
         if flight is None:
             if len(self._flights) >= self._limit:
-                raise Overloaded(f"{self._limit} {self._what} are queued or running already")
+                raise self.full()
             flight = Flight(key, lane)
             flight.task = asyncio.create_task(work(flight), name=key)
             flight.task.add_done_callback(lambda task: self._landed(flight, task))
             self._flights[key] = flight
         flight.waiters += 1
         return flight
+
+    def full(self) -> Overloaded:
+        """The answer to one too many: to come back when one will have landed."""
+        return Overloaded(f"{self._limit} {self._what} are queued or running already", retry_after=self._pace.of(1))
 
     def leave(self, flight: Flight[T]) -> None:
         """Wait no longer; the last one who leaves cancels what is not done."""
@@ -101,6 +107,8 @@ class Flights(Generic[T]):
 
     def _landed(self, flight: Flight[T], task: asyncio.Task[T]) -> None:
         self._forget(flight)
+        if flight.started and not task.cancelled():
+            self._pace.took((datetime.now(timezone.utc) - flight.started).total_seconds())
         # Retrieved here, it is no error that nobody saw, even if all have left.
         if not task.cancelled():
             task.exception()

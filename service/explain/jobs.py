@@ -12,7 +12,7 @@ from typing import NamedTuple
 import anyio
 import structlog
 
-from service.errors import Draining, ExplanationFailed, Interrupted, Overloaded, ServiceError, UnknownExplanation
+from service.errors import Draining, ExplanationFailed, Interrupted, ServiceError, UnknownExplanation
 from service.explain.explanations import Asked, Explanations
 from service.explain.flights import Flight, landed
 from service.explain.overlay import Style
@@ -81,7 +81,7 @@ class Jobs:
         if self.draining and not done:
             raise Draining("the service is shutting down and takes no new explanations")
         if not done and sum(job.record.active for job in self._jobs.values()) >= self._limit:
-            raise Overloaded(f"{self._limit} explanations are queued or running already")
+            raise self._explanations.full()
         manifest = asked.version.manifest
         now = datetime.now(timezone.utc)
         record = Record(

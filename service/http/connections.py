@@ -1,4 +1,4 @@
-"""One connection: a request's head must arrive in time, and be of a bounded size; uvicorn bounds neither.
+"""One connection: a request's head must be one, arrive in time, and be of a bounded size; uvicorn bounds neither.
 
 Without that a client could hold connections open for ever, byte by byte ("slowloris"), or fill the memory with headers.
 """
@@ -10,9 +10,28 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.http.errors import PROBLEM_TYPE
+from service.http.schemas import Problem
+
 # Beyond what comes with its first bytes.
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 10.0
+
+MALFORMED = Problem(
+    title="The request is no HTTP", status=400, detail="expected HTTP/1.1, got something else", code="malformed_request"
+)
+TOO_SLOW = Problem(
+    title="The request's head did not arrive in time",
+    status=408,
+    detail=f"expected the request line and headers within {HEAD_SECONDS:g} s",
+    code="head_too_slow",
+)
+TOO_LARGE = Problem(
+    title="The request's head is too large",
+    status=431,
+    detail=f"expected at most {MAX_HEAD_BYTES} bytes of request line and headers, got more",
+    code="head_too_large",
+)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -39,7 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if begun and self._begun:
             self._bytes += len(data)
             if self._bytes > MAX_HEAD_BYTES:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                self._refuse(TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -54,7 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _await_head(self) -> None:
-        self._awaited = self.loop.call_later(HEAD_SECONDS, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+        self._awaited = self.loop.call_later(HEAD_SECONDS, self._refuse, TOO_SLOW)
 
     def _end_head(self) -> None:
         self._begun, self._bytes = False, 0
@@ -62,10 +81,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._awaited.cancel()
             self._awaited = None
 
-    def _refuse(self, status: HTTPStatus) -> None:
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets the same kind of answer as any other mistake."""
+        self._begun = True
+        self._refuse(MALFORMED)
+
+    def _refuse(self, problem: Problem) -> None:
         # A browser opens connections before it needs them; and no answer may stand amid another.
         if self._begun and (self.cycle is None or self.cycle.response_complete):
-            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            self.transport.write(head.encode())
+            body = problem.model_dump_json().encode()
+            head = (
+                f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\ncontent-type: {PROBLEM_TYPE}\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
         self._end_head()
         self.transport.close()

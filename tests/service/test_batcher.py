@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Sequence
 
 import pytest
 
+from service import batcher as module
 from service.batcher import Batcher
 from service.errors import Draining, InferenceFailed, Overloaded
 from tests.conftest import until
@@ -116,6 +118,25 @@ async def test_a_full_queue_refuses_at_once() -> None:
             await batches.submit(3)
         model.gate.set()
         assert [answer.value for answer in await asyncio.gather(*tasks)] == [0, 2, 4]
+
+
+async def test_a_full_queue_says_when_it_will_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(0, 30)
+    monkeypatch.setattr(module, "perf_counter", lambda: next(seconds))
+    model = Model()
+    async with batcher(model, max_queue=2) as batches:
+        await batches.submit(0)
+        model.gate.clear()
+        tasks = [asyncio.create_task(batches.submit(0))]
+        await until(lambda: len(model.batches) == 2)
+        tasks += [asyncio.create_task(batches.submit(n)) for n in (1, 2)]
+        await until(lambda: batches.waiting == 2)
+        with pytest.raises(Overloaded) as refused:
+            await batches.submit(3)
+        # Two, at 30 seconds each.
+        assert refused.value.retry_after == 60
+        model.gate.set()
+        await asyncio.gather(*tasks)
 
 
 async def test_leaving_finishes_what_was_accepted_and_refuses_the_rest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -70,6 +71,19 @@ def test_a_head_without_end_is_refused(raw: socket.socket, what: bytes) -> None:
     except OSError:
         pass
     assert all_of(raw).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET / HTP/1.1\r\n\r\n", b"POST /predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"\x16\x03\x01\x02\r\n\r\n"],
+    ids=["protocol", "length", "tls"],
+)
+def test_what_is_no_http_is_a_problem_too(raw: socket.socket, sent: bytes) -> None:
+    raw.sendall(sent)
+    head, _, body = all_of(raw).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "malformed_request"
 
 
 def test_large_but_reasonable_heads_are_read(live: httpx.Client) -> None:

@@ -1,0 +1,21 @@
+"""How long things took of late, and so how long more of them will take: for `Retry-After`."""
+
+from __future__ import annotations
+
+# Weight of the last; about the last ten count.
+LATEST = 0.1
+
+
+class Pace:
+    """A mean over time that forgets."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+
+    def took(self, seconds: float) -> None:
+        """One more was done, in so many seconds."""
+        self._seconds = seconds if self._seconds is None else (1 - LATEST) * self._seconds + LATEST * seconds
+
+    def of(self, number: int) -> float:
+        """Seconds that so many, one after the other, will take: at least 1, where nothing shorter can be said."""
+        return max(1.0, number * (self._seconds or 0.0))
