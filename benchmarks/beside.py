@@ -64,7 +64,7 @@ def run(
     try:
         require_wrk()
         pairs = _measure(models, model, explained, small_jpeg(picture), concurrency, rounds, seconds)
-    except BenchmarkFailed as failure:
+    except (BenchmarkFailed, httpx.HTTPError) as failure:
         Console(stderr=True).print(f"error: {failure}", soft_wrap=True, markup=False)
         raise typer.Exit(1) from None
     table = Table("", "alone", "explaining", "explaining / alone", title=f"{model} while {explained} is explained")

@@ -22,10 +22,10 @@ from rich.progress import Progress
 from service.app import create_app
 from service.engines import choose_engine
 from service.errors import ServiceError, StartupFailed
-from service.explain.folder import Explained, explain_folder, pictures_below, write_sheet
-from service.explain.overlay import Polarity, Style, StyleName
+from service.explain.folder import Explained, Sheet, explain_folder, pictures_below
 from service.explain.process import Explainer
 from service.explain.question import MAX_SAMPLES, MIN_SAMPLES, Question, find_label
+from service.explain.style import Polarity, Style, StyleName
 from service.http.connections import GuardedProtocol
 from service.logs import configure_logging
 from service.repository import find_version
@@ -49,6 +49,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
+                root_path=settings.root_path,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -180,7 +181,7 @@ def explain_pictures(
     asked = list(questions.values()) if method == "both" else [questions[method]]
     look = Style(style, polarity, top_superpixels)
 
-    async def explain_all() -> list[Explained]:
+    async def explain_all(sheet: Sheet) -> list[Explained]:
         explainer = Explainer(await asyncio.to_thread(choose_engine, settings.engine), threads=settings.threads, nice=0)
         try:
             with Progress(console=Console(stderr=True), transient=True) as bars:
@@ -190,7 +191,7 @@ def explain_pictures(
                     path,
                     folder,
                     pictures,
-                    out,
+                    sheet,
                     asked,
                     look,
                     settings.max_pixels,
@@ -201,15 +202,15 @@ def explain_pictures(
 
     configure_logging("error")
     try:
-        explained = asyncio.run(explain_all())
-        sheet = write_sheet(out, manifest, explained)
+        with Sheet(out, manifest) as sheet:
+            explained = asyncio.run(explain_all(sheet))
     except (ServiceError, OSError) as error:
         sys.exit(f"{getattr(error, 'code', 'error')}: {error}")
     for one in explained:
         if one.problem:
             typer.echo(f"{one.picture}: {one.problem}", err=True)
     written = sum(one.overlay is not None for one in explained)
-    typer.echo(f"{written} of {len(explained)} explained; look at {sheet}")
+    typer.echo(f"{written} of {len(explained)} explained; look at {sheet.page}")
     sys.exit(0 if written == len(explained) else 1)
 
 

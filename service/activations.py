@@ -108,10 +108,11 @@ def find_layer(manifest: Manifest, name: str) -> Layer:
     Raises:
         UnknownLayer: there is none of that name; says which are like it.
     """
-    layers = {INPUT: input_layer(manifest.input), **{layer.name: layer for layer in manifest.layers}}
+    named = {layer.name: layer for layer in manifest.layers if layer.name != INPUT}
+    layers = {INPUT: input_layer(manifest.input), **named}
     if name not in layers:
         raise UnknownLayer(f"expected {_some(name, list(layers))} of {_version(manifest)}, got {name!r}")
-    return layers[INPUT] if name == INPUT else layers[name]
+    return layers[name]
 
 
 def find_filtered(manifest: Manifest, name: str) -> Layer:

@@ -56,16 +56,18 @@ class Explaining:
             except (NotStored, OSError) as problem:
                 log.warning("explanations_in_memory", reason=str(problem))
                 records = folder = None
+        self._results = Results(
+            folder and folder / "results",
+            above=(folder.parent, folder) if folder else (),
+            max_bytes=settings.explain_max_bytes,
+            max_seconds=settings.explain_keep_seconds,
+        )
         self.explanations = Explanations(
             explainer,
-            Results(
-                folder and folder / "results",
-                above=(folder.parent, folder) if folder else (),
-                max_bytes=settings.explain_max_bytes,
-                max_seconds=settings.explain_keep_seconds,
-            ),
+            self._results,
             self._metrics,
             limit=settings.max_explanations,
+            max_bytes=settings.max_total_bytes,
             max_pixels=settings.max_pixels,
             seconds=settings.explain_timeout,
         )
@@ -99,13 +101,14 @@ class Explaining:
     async def close(self) -> None:
         """Let what is under way finish until the deadline of `drain_within`."""
         self.jobs.draining = True
-        left = self._settings.drain_seconds if self._deadline is None else max(0.0, self._deadline - monotonic())
+        until = monotonic() + self._settings.drain_seconds if self._deadline is None else self._deadline
         for task in list(self._background):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await self.explanations.close(left)
-        await self.jobs.close()
+        await self.explanations.close(max(0.0, until - monotonic()))
+        await self.jobs.close(max(TELL_SECONDS, until - monotonic()))
+        self._results.close()
 
     def _end_in(self, seconds: float) -> None:
         self._background.append(asyncio.create_task(self._end(seconds), name="end explanations"))
@@ -117,8 +120,12 @@ class Explaining:
 
     async def _sweep(self) -> None:
         while True:
-            await self.explanations.sweep()
-            await self.jobs.sweep()
+            try:
+                await self.explanations.sweep()
+                await self.jobs.sweep()
+            except Exception:
+                # What is too old must go, whatever happened this time.
+                log.exception("bug")
             await asyncio.sleep(SWEEP_SECONDS)
 
 

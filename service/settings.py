@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,12 @@ OTHERS = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS"}
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
+def _below(path: str) -> str:
+    if not re.fullmatch(r"(/[\w.~-]+)*", path, re.ASCII):
+        raise ValueError("expected a path that begins with / and does not end with one")
+    return path
+
+
 class Settings(BaseSettings):
     """Every setting is a variable `SICHTBAR_<NAME>`; an unknown one is an error."""
 
@@ -27,6 +34,11 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
+    root_path: Annotated[str, AfterValidator(_below)] = Field(
+        default="",
+        description="Path below which a proxy serves this, such as `/sichtbar`; the proxy removes it from requests, "
+        "links begin with it.",
+    )
     models: Path = Field(default=Path("models"), description="Folder of `<model>/<version>/` folders.")
     default_model: str | None = Field(
         default=None,
@@ -58,8 +70,8 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")
     max_total_bytes: PositiveInt = Field(
         default=256 * 2**20,
-        description="Bytes of bodies that all requests under way may hold, and as many of kept pictures; "
-        "one more gets 503.",
+        description="Bytes of bodies that all requests under way may hold, as many of kept pictures, and as many that "
+        "explanations, queued or running, hold; one more gets 503.",
     )
     # Pillow itself refuses more than the upper bound.
     max_pixels: int = Field(

@@ -7,23 +7,23 @@ import hashlib
 import json
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from itertools import product
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
 import anyio
 import structlog
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from service import __version__
 from service.errors import DeadlineExceeded, Overloaded, ServiceError
 from service.explain import tasks
 from service.explain.flights import Flight, Flights, landed
-from service.explain.overlay import Style
 from service.explain.process import Explainer, Lane
 from service.explain.question import Explanation, LimeExplanation, Question
 from service.explain.results import Results
+from service.explain.style import Style
 from service.metrics import Metrics
 from service.repository import Version
 
@@ -71,14 +71,24 @@ class Explanations:
     """Every explanation is computed once, however many ask for it, and kept for a while."""
 
     def __init__(
-        self, explainer: Explainer, results: Results, metrics: Metrics, *, limit: int, max_pixels: int, seconds: float
+        self,
+        explainer: Explainer,
+        results: Results,
+        metrics: Metrics,
+        *,
+        limit: int,
+        max_bytes: int,
+        max_pixels: int,
+        seconds: float,
     ) -> None:
         self._explainer = explainer
         self._results = results
         self._metrics = metrics
+        self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._seconds = seconds
         self._computing: Flights[Explanation] = Flights(limit, "explanations")
+        self._bytes = 0
         self._drawing: Flights[bytes] = Flights(MAX_DRAWINGS, "drawings")
         # The process computes one long explanation after the other; those that wait here can still be taken back.
         self._turn = asyncio.Lock()
@@ -86,9 +96,13 @@ class Explanations:
 
     async def kept(self, name: str) -> Explanation | None:
         """An explanation that was computed before."""
-        data = await self._results.get(name)
-        self._metrics.explanation_cache.labels("explanation", "miss" if data is None else "hit").inc()
-        return None if data is None else EXPLANATION.validate_json(data)
+        data, explanation = await self._results.get(name), None
+        if data is not None:
+            # What another build of this release has written may be of another form.
+            with suppress(ValidationError):
+                explanation = EXPLANATION.validate_json(data)
+        self._metrics.explanation_cache.labels("explanation", "miss" if explanation is None else "hit").inc()
+        return explanation
 
     async def kept_drawing(self, name: str) -> bytes | None:
         """A picture that was drawn before."""
@@ -104,10 +118,17 @@ class Explanations:
         """Compute it, or wait with those who do. Whoever joined must `leave`.
 
         Raises:
-            Overloaded: as many are queued and running as may be.
+            Overloaded: as many are queued and running as may be, or they hold as many bytes of pictures as they may.
         """
         lane: Lane = "long" if asked.question.method == "lime" else "quick"
-        return self._computing.join(asked.name, lambda flight: self._compute(flight, asked, data), lane)
+        new = asked.name not in self._computing
+        if new and self._bytes + len(data) > self._max_bytes:
+            raise Overloaded(f"explanations hold {self._bytes} bytes of pictures already")
+        flight = self._computing.join(asked.name, lambda flight: self._compute(flight, asked, data), lane)
+        if new:
+            self._bytes += len(data)
+            flight.task.add_done_callback(lambda _: self._release(len(data)))
+        return flight
 
     def full(self) -> Overloaded:
         """The answer to an explanation too many."""
@@ -182,6 +203,9 @@ class Explanations:
         started = perf_counter()
         await self._computing.close(seconds)
         await self._drawing.close(max(0.0, seconds - (perf_counter() - started)))
+
+    def _release(self, size: int) -> None:
+        self._bytes -= size
 
     async def _compute(self, flight: Flight[Explanation], asked: Asked, data: bytes) -> Explanation:
         manifest, method = asked.version.manifest, asked.question.method

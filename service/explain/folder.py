@@ -1,28 +1,31 @@
-"""A folder of pictures in, their overlays and one page that shows them all out."""
+"""A folder of pictures in, their overlays, their numbers and one page that shows them all out."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
+from types import TracebackType
+from typing import TextIO
 from urllib.parse import quote
 
 from service.decode import FORMATS
 from service.errors import BrokenImage, ExplainerDied, ExplanationFailed, ImageError
-from service.explain.overlay import Style
 from service.explain.process import Explainer
 from service.explain.question import Explanation, LimeExplanation, Method, Progress, Question
+from service.explain.style import Style
 from service.explain.tasks import draw, explain
 from service.manifest import Manifest
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} | (
     {".avif"} if "AVIF" in FORMATS else set()
 )
-SHEET = "index.html"
+SHEET, NUMBERS = "index.html", "explanations.json"
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
@@ -43,7 +46,6 @@ class Explained:
     picture: str
     method: Method
     overlay: str | None
-    explanation: Explanation | None
     problem: str | None = None
 
 
@@ -61,13 +63,13 @@ async def explain_folder(
     version: Path,
     folder: Path,
     pictures: Sequence[Path],
-    out: Path,
+    sheet: Sheet,
     questions: Sequence[Question],
     style: Style,
     max_pixels: int,
     on_progress: Callable[[float], None],
 ) -> list[Explained]:
-    """Explain `pictures` of `folder` by every question, and write the overlays below `out`, in the same folders.
+    """Explain `pictures` of `folder` by every question, and write the overlays beside `sheet`, in the same folders.
 
     `on_progress` is told the share that is done. A picture that cannot be read costs nothing but itself.
     """
@@ -90,10 +92,12 @@ async def explain_folder(
                 )
                 drawn = await explainer.run(draw, version, data, explanation, style, max_pixels)
             except (ImageError, ExplanationFailed, ExplainerDied) as error:
-                explained.append(Explained(name, question.method, None, None, str(error)))
+                explained.append(Explained(name, question.method, None, str(error)))
+                await asyncio.to_thread(sheet.add, explained[-1], None)
             else:
-                await asyncio.to_thread(_write, out / overlay, drawn)
-                explained.append(Explained(name, question.method, overlay, explanation))
+                explained.append(Explained(name, question.method, overlay))
+                await asyncio.to_thread(_write, sheet.out / overlay, drawn)
+                await asyncio.to_thread(sheet.add, explained[-1], explanation)
             on_progress(len(explained) / total)
     return explained
 
@@ -109,15 +113,50 @@ def _tell(on_progress: Callable[[float], None], before: int, total: int, progres
     on_progress((before + progress.done / progress.total) / total)
 
 
-def write_sheet(out: Path, manifest: Manifest, explained: Sequence[Explained]) -> Path:
-    """One page with all overlays, and every number beside it as `explanations.json`."""
-    _write(
-        out / "explanations.json",
-        (json.dumps([_numbers(one, manifest) for one in explained], indent=1) + "\n").encode(),
-    )
-    figures = "\n".join(_figure(one, manifest) for one in explained)
-    name = escape(f"{manifest.name}/{manifest.version}")
-    page = f"""<!doctype html>
+class Sheet:
+    """Numbers are written as they come, and at the end, also when it comes too soon, a page with all overlays."""
+
+    def __init__(self, out: Path, manifest: Manifest) -> None:
+        self.out = out
+        self._manifest = manifest
+        self._figures: list[str] = []
+
+    def __enter__(self) -> Sheet:
+        """Begin anew.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._numbers: TextIO = (self.out / NUMBERS).open("w")
+        self._numbers.write("[")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Write the page of what was added."""
+        with self._numbers:
+            self._numbers.write("\n]\n")
+        # A file's name may be no text.
+        _write(self.page, _page(self._manifest, self._figures).encode(errors="replace"))
+
+    @property
+    def page(self) -> Path:
+        """Where the page will be."""
+        return self.out / SHEET
+
+    def add(self, one: Explained, explanation: Explanation | None) -> None:
+        """Write its numbers."""
+        self._numbers.write(",\n" if self._figures else "\n")
+        self._numbers.write(json.dumps(_numbers(one, explanation, self._manifest), indent=1))
+        self._numbers.flush()
+        self._figures.append(_figure(one, explanation, self._manifest))
+
+
+def _page(manifest: Manifest, figures: Sequence[str]) -> str:
+    name, listed = escape(f"{manifest.name}/{manifest.version}"), "\n".join(figures)
+    return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -128,36 +167,35 @@ def write_sheet(out: Path, manifest: Manifest, explained: Sequence[Explained]) -
 where both are drawn. What the model does not see is dark. The deletion score tells how far LIME is to be trusted:
 1 is perfect, 0 no better than chance.</p>
 <ul>
-{figures}
+{listed}
 </ul>
 </html>
 """
-    _write(out / SHEET, page.encode())
-    return out / SHEET
 
 
-def _figure(one: Explained, manifest: Manifest) -> str:
-    if one.explanation is None or one.overlay is None:
+def _figure(one: Explained, explanation: Explanation | None, manifest: Manifest) -> str:
+    if explanation is None or one.overlay is None:
         return f"<li><strong>{escape(one.picture)}</strong><br>{escape(one.problem or '')}</li>"
-    label = escape(manifest.labels[one.explanation.class_index])
+    label = escape(manifest.labels[explanation.class_index])
     detail = f"{one.method}"
-    if isinstance(one.explanation, LimeExplanation) and one.explanation.deletion:
-        detail += f", {one.explanation.samples} samples"
-        if one.explanation.deletion.score is not None:
-            detail += f", deletion score {one.explanation.deletion.score:.2f}"
+    if isinstance(explanation, LimeExplanation) and explanation.deletion:
+        detail += f", {explanation.samples} samples"
+        if explanation.deletion.score is not None:
+            detail += f", deletion score {explanation.deletion.score:.2f}"
+    place = quote(os.fsencode(one.overlay))
     return (
-        f'<li><figure><a href="{quote(one.overlay)}"><img src="{quote(one.overlay)}" loading="lazy" '
+        f'<li><figure><a href="{place}"><img src="{place}" loading="lazy" '
         f'alt="{escape(one.picture)}: what speaks for {label}"></a>'
-        f"<figcaption><strong>{label} {one.explanation.probability:.1%}</strong>{escape(one.picture)}<br>"
+        f"<figcaption><strong>{label} {explanation.probability:.1%}</strong>{escape(one.picture)}<br>"
         f"<small>{detail}</small></figcaption></figure></li>"
     )
 
 
-def _numbers(one: Explained, manifest: Manifest) -> dict[str, object]:
+def _numbers(one: Explained, explanation: Explanation | None, manifest: Manifest) -> dict[str, object]:
     known: dict[str, object] = {"picture": one.picture, "method": one.method, "overlay": one.overlay}
-    if one.explanation is None:
+    if explanation is None:
         return {**known, "problem": one.problem}
-    return {**known, "label": manifest.labels[one.explanation.class_index], **one.explanation.model_dump()}
+    return {**known, "label": manifest.labels[explanation.class_index], **explanation.model_dump()}
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from service.explain.model import Model
 from service.explain.question import Box, GradcamExplanation, Question, Report
 from service.manifest import Input
 
-DECIMALS = 4
+HEAT_DECIMALS, PROBABILITY_DECIMALS = 4, 6
 
 
 def explain(model: Model, report: Report, image: Image.Image, question: Question, seed: int) -> GradcamExplanation:
@@ -24,10 +24,10 @@ def explain(model: Model, report: Report, image: Image.Image, question: Question
     heat = heatmaps[0] / max(float(heatmaps[0].max()), np.finfo(np.float32).tiny)
     return GradcamExplanation(
         class_index=index,
-        probability=round(float(probabilities[0, index]), 6),
+        probability=round(float(probabilities[0, index]), PROBABILITY_DECIMALS),
         box=_input_box(image.size, target),
         layer=model.manifest.gradcam_layer,
-        heatmap=np.round(heat.astype(np.float64), DECIMALS).tolist(),
+        heatmap=np.round(heat.astype(np.float64), HEAT_DECIMALS).tolist(),
     )
 
 

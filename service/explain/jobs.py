@@ -15,9 +15,9 @@ import structlog
 from service.errors import Draining, ExplanationFailed, Interrupted, ServiceError, UnknownExplanation
 from service.explain.explanations import Asked, Explanations
 from service.explain.flights import Flight, landed
-from service.explain.overlay import Style
 from service.explain.question import Explanation, LimeExplanation
 from service.explain.records import MAX_RECORDS, Counted, Failure, Format, Record, Records
+from service.explain.style import Style
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 # How often a job's progress is read, written for other processes, and told.
@@ -51,9 +51,13 @@ class _Job:
         self.cancelled = asyncio.Event()
         self.follower: asyncio.Task[None] | None = None
 
-    def update(self, **changes: object) -> None:
+    def changed_by(self, **changes: object) -> Record:
+        """Its record after a change."""
+        return self.record.model_copy(update={**changes, "revision": self.record.revision + 1})
+
+    def update(self, record: Record) -> None:
         """Change its record, and tell who watches."""
-        self.record = self.record.model_copy(update={**changes, "revision": self.record.revision + 1})
+        self.record = record
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -107,7 +111,7 @@ class Jobs:
             job.follower = asyncio.create_task(self._follow(job, flight), name=record.id)
         self._jobs[record.id] = job
         # Whoever is told of it may ask another process next.
-        await self._write(job)
+        await self._write(job.record)
         self._forget_old()
         return job.record
 
@@ -118,11 +122,11 @@ class Jobs:
             UnknownExplanation: there is none of that id, or not any more.
         """
         job = self._jobs.get(job_id)
-        if job is not None:
-            return job.record
+        record = job.record if job is not None else None
         # Anything else is no name of ours, and might be a path.
-        record = await self._records.read(job_id) if self._records and JOB_ID.fullmatch(job_id) else None
-        if record is None:
+        if record is None and self._records and JOB_ID.fullmatch(job_id):
+            record = await self._records.read(job_id)
+        if record is None or self._has_expired(record):
             raise UnknownExplanation(
                 f"expected the id of an explanation that is kept, got {job_id!r}; ask for it again"
             )
@@ -149,16 +153,17 @@ class Jobs:
         return record
 
     async def watch(self, job_id: str) -> AsyncIterator[Record | None]:
-        """What is known of a job now and after each change, until it is over; None now and then while nothing changes.
-
-        Raises:
-            UnknownExplanation: there is none of that id, or not any more.
+        """What is known of a job now and after each change, until it is over or forgotten; None now and then while
+        nothing changes.
         """
         told, quiet = -1, 0.0
         while True:
             job = self._jobs.get(job_id)
             changed = job.changed if job else asyncio.Event()
-            record = await self.find(job_id)
+            try:
+                record = await self.find(job_id)
+            except UnknownExplanation:
+                return
             if record.revision != told:
                 told, quiet = record.revision, 0.0
                 yield record
@@ -191,12 +196,15 @@ class Jobs:
         if self._records is not None:
             await self._records.sweep()
 
-    async def close(self) -> None:
-        """Write down how each job ended; all they wait for has ended."""
+    async def close(self, seconds: float) -> None:
+        """Write down how each job ended, for so long; all they wait for has ended."""
         followers = [job.follower for job in self._jobs.values() if job.follower is not None]
-        await asyncio.gather(*followers)
+        if followers:
+            _, late = await asyncio.wait(followers, timeout=seconds)
+            for follower in late:
+                follower.cancel()
         if self._records is not None:
-            self._records.close()
+            await self._records.close()
 
     async def _follow(self, job: _Job, flight: Flight[Explanation]) -> None:
         told, shown = 0.0, None
@@ -210,7 +218,7 @@ class Jobs:
                     now = asyncio.get_running_loop().time()
                     fresh = job.preview is not shown and now - told >= PREVIEW_SECONDS
                     told, shown = (now, job.preview) if fresh else (told, shown)
-                    await self._write(job, job.preview if fresh else None)
+                    await self._write(job.record, job.preview if fresh else None)
                 if self._records is not None and await self._records.is_cancelled(job.record.id):
                     job.cancelled.set()
             ending = await _ending(flight)
@@ -222,9 +230,11 @@ class Jobs:
             self._explanations.leave(flight)
         self._look(job, flight)
         kept = self._records is not None and job.preview is not None
-        job.update(**ending, ahead=None, preview=kept, finished=datetime.now(timezone.utc))
+        ended = job.changed_by(**ending, ahead=None, preview=kept, finished=datetime.now(timezone.utc))
+        # Whoever is told of it may ask another process next.
+        await self._write(ended, job.preview)
+        job.update(ended)
         job.follower = None
-        await self._write(job, job.preview)
         # Of a thousand jobs they would fill the memory.
         job.preview = None
 
@@ -239,20 +249,23 @@ class Jobs:
             seen |= {"progress": Counted(done=done, total=total, r2=r2), "preview": job.preview is not None}
         if all(getattr(job.record, name) == value for name, value in seen.items()):
             return False
-        job.update(**seen)
+        job.update(job.changed_by(**seen))
         return True
 
-    async def _write(self, job: _Job, preview: LimeExplanation | None = None) -> None:
+    async def _write(self, record: Record, preview: LimeExplanation | None = None) -> None:
         if self._records is not None:
-            await self._records.write(job.record, preview)
+            await self._records.write(record, preview)
+
+    def _has_expired(self, record: Record) -> bool:
+        oldest = datetime.now(timezone.utc) - timedelta(seconds=self._max_seconds)
+        return record.finished is not None and record.finished < oldest
 
     def _forget_old(self) -> None:
-        oldest = datetime.now(timezone.utc) - timedelta(seconds=self._max_seconds)
         over = [job for job in self._jobs.values() if job.record.finished is not None and job.follower is None]
-        over.sort(key=lambda job: job.record.finished or oldest, reverse=True)
+        over.sort(key=lambda job: job.record.finished or job.record.created, reverse=True)
         held = 0
         for place, job in enumerate(over):
-            if place >= MAX_RECORDS or (job.record.finished or oldest) < oldest:
+            if place >= MAX_RECORDS or self._has_expired(job.record):
                 del self._jobs[job.record.id]
             held += len(job.picture or b"")
             if held > HELD_BYTES:

@@ -101,7 +101,7 @@ def explain(model: Model, report: Report, image: Image.Image, question: Question
     preview: LimeExplanation | None = None
     rows = iter(_every_mask(parts.count)) if every else itertools.chain.from_iterable(_blocks(parts.count, chance))
     for chunk in _chunks(itertools.islice(rows, total)):
-        report(Progress(len(masks), total, line.r2 if line else 0.0, preview))
+        report(Progress(len(masks), total, line.r2 if line else None, preview))
         masks, answers = np.concatenate([masks, chunk]), np.concatenate([answers, ask(chunk)])
         if LEAST_SAMPLES <= len(masks) < total and len(masks) % BETWEEN_FITS == 0:
             line = _line(masks, answers, float(whole[index]), every=every)

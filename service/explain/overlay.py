@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,8 @@ from service import render
 from service.decode import decode
 from service.explain.model import Model
 from service.explain.question import Box, Explanation, GradcamExplanation, LimeExplanation, Report
+from service.explain.style import Style
 
-StyleName = Literal["overlay", "outline", "heatmap"]
-Polarity = Literal["positive", "negative", "both"]
-
-MIN_SIDE, MAX_SIDE = 64, 2048
 # A thumbnail is enlarged until its superpixels can be seen.
 SMALLEST_SIDE = 384
 # For and against, told apart by people who are blind to some colours (Okabe and Ito, "Color Universal Design", 2008).
@@ -34,20 +31,6 @@ OUTLINED_HEAT = 0.5
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-
-class Style(NamedTuple):
-    """How an explanation is drawn."""
-
-    style: StyleName = "overlay"
-    polarity: Polarity = "positive"
-    """Of LIME's superpixels: those that speak for the class, against it, or both."""
-    top_superpixels: int | None = 5
-    """How many of them, the weightiest first; None: all."""
-    opacity: float = 0.7
-    """0: the picture alone, 1: the explanation alone."""
-    size: int = 1024
-    """The longest side of the PNG at the most, in pixels."""
 
 
 class _Shown(NamedTuple):

@@ -142,7 +142,7 @@ class Explainer:
     ) -> R:
         """Run `function(model, report, *arguments)` there. A caller who is cancelled cancels it.
 
-        One that then does not end hangs, and the process is killed.
+        A function that was cancelled and does not end hangs: the process is killed.
 
         `digest`: of the manifest that the folder must have; unless given, whichever it has when it is first needed.
         `function` is one that a module has by name; its arguments and what it returns can be pickled.
@@ -242,8 +242,9 @@ class Explainer:
         log.log(
             logging.INFO if self._closed else logging.WARNING, "explainer_ended", pid=child.process.pid, status=status
         )
-        child.sender.shutdown(wait=False, cancel_futures=True)
-        child.pipe.close()
+        # By the thread that may still send: what another opens next could have the pipe's number.
+        child.sender.submit(child.pipe.close)
+        child.sender.shutdown(wait=False)
         self._child = None
         for waiting in self._waiting.values():
             waiting.end()

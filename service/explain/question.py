@@ -37,11 +37,13 @@ class Question(NamedTuple):
     """Of LIME: what stands where a superpixel is taken away."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Plain data."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class Box(_Frozen):
+class Box(Frozen):
     """A part of the picture, in shares of its width and height; beyond 0 and 1 where white was set around it."""
 
     left: float
@@ -50,7 +52,7 @@ class Box(_Frozen):
     bottom: float
 
 
-class Superpixel(_Frozen):
+class Superpixel(Frozen):
     """A part of the picture, and what it adds to the class's probability."""
 
     weight: float = Field(description="What its presence adds to the probability, by the local linear model.")
@@ -60,7 +62,7 @@ class Superpixel(_Frozen):
     )
 
 
-class Deletion(_Frozen):
+class Deletion(Frozen):
     """How fast the probability falls when superpixels go, the most important first: the measure of trust.
 
     Samek et al., "Evaluating the visualization of what a deep neural network has learned", 2017.
@@ -76,7 +78,7 @@ class Deletion(_Frozen):
     )
 
 
-class LimeExplanation(_Frozen):
+class LimeExplanation(Frozen):
     """A local linear model over superpixels (Ribeiro et al., "Why Should I Trust You?", 2016)."""
 
     method: Literal["lime"] = "lime"
@@ -117,7 +119,7 @@ class LimeExplanation(_Frozen):
         return np.array([superpixel.weight for superpixel in self.superpixels])
 
 
-class GradcamExplanation(_Frozen):
+class GradcamExplanation(Frozen):
     """Where a layer's feature maps speak for the class (Selvaraju et al., "Grad-CAM", 2017)."""
 
     method: Literal["gradcam"] = "gradcam"
@@ -138,7 +140,8 @@ class Progress(NamedTuple):
     """Perturbed pictures that were asked about."""
     total: int
     """As many as it may take."""
-    r2: float
+    r2: float | None
+    """How well the local linear model fits so far; None: it was not fitted yet."""
     preview: LimeExplanation | None
     """What the samples so far say."""
 

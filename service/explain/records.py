@@ -13,21 +13,20 @@ from secrets import token_hex
 from time import monotonic, time
 from typing import IO, Literal, TypeVar
 
-import anyio
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from service.errors import Interrupted
-from service.explain.overlay import Style
-from service.explain.question import LimeExplanation, Question
-from service.images.disk import secure
+from service.explain.disk import NEW, SWEEP_SECONDS, Disk
+from service.explain.question import Frozen, LimeExplanation, Question
+from service.explain.style import Style
 from service.images.store import NotStored
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Format = Literal["png", "json"]
 
 ACTIVE: tuple[State, ...] = ("queued", "running")
-RECORD, PREVIEW, CANCEL, NEW, OWNERS = ".job", ".preview", ".cancel", ".new", "owners"
+RECORD, PREVIEW, CANCEL, OWNERS = ".job", ".preview", ".cancel", "owners"
 # Finished records that are kept; then the oldest go.
 MAX_RECORDS = 1000
 NEW_SECONDS = 600.0
@@ -38,26 +37,22 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Counted(_Part):
+class Counted(Frozen):
     """How far a job is."""
 
     done: int
     total: int
-    r2: float
+    r2: float | None
 
 
-class Failure(_Part):
+class Failure(Frozen):
     """Why a job failed: a code of `service.errors`, and what happened."""
 
     code: str
     detail: str
 
 
-class Record(_Part):
+class Record(Frozen):
     """All that is known of a job."""
 
     id: str
@@ -98,7 +93,7 @@ class Records:
     def __init__(self, folder: Path, *, above: Sequence[Path] = (), max_seconds: float) -> None:
         """Keep records in `folder`; it and those `above` must be this user's alone, and are made where missing."""
         self._folder = folder
-        self._secured = (*above, folder)
+        self._disk = Disk(folder, above, name="jobs")
         self._max_seconds = max_seconds
         self._lock: IO[str] | None = None
         self._claiming = threading.Lock()
@@ -110,16 +105,18 @@ class Records:
 
         Raises:
             NotStored: the folder, or one above, is not this user's alone.
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written, or the disk does not answer.
         """
-        await anyio.to_thread.run_sync(self._claim)
+        await self._disk.run(self._claim)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let others see that this process works on nothing any more."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-            self._owner_file(self.owner).unlink(missing_ok=True)
+            with suppress(NotStored, OSError):
+                await self._disk.run(self._owner_file(self.owner).unlink)
+        self._disk.close()
 
     async def write(self, record: Record, preview: LimeExplanation | None = None) -> None:
         """Keep the record, whole or not at all; a disk that cannot is logged, at most once a minute."""
@@ -127,7 +124,7 @@ class Records:
         if preview is not None:
             files[f"{record.id}{PREVIEW}"] = preview.model_dump_json()
         try:
-            await anyio.to_thread.run_sync(self._write, files)
+            await self._disk.run(lambda: self._write(files))
         except (NotStored, OSError) as problem:
             # Each job is written several times a second.
             if monotonic() >= self._quiet_until:
@@ -135,37 +132,37 @@ class Records:
                 log.warning("job_not_recorded", job=record.id, reason=str(problem))
 
     async def read(self, job: str) -> Record | None:
-        """The record; one whose process died while it worked is failed."""
-        return await anyio.to_thread.run_sync(self._read, job)
+        """The record, where the disk has it and answers; one whose process died while it worked is failed."""
+        with suppress(NotStored, OSError):
+            return await self._disk.run(lambda: self._read(job))
+        return None
 
     async def preview(self, job: str) -> LimeExplanation | None:
-        """The latest preview."""
-        return await anyio.to_thread.run_sync(
-            self._parse, self._folder / f"{job}{PREVIEW}", LimeExplanation.model_validate_json
-        )
+        """The latest preview, where the disk has it and answers."""
+        with suppress(NotStored, OSError):
+            return await self._disk.run(lambda: self._parse(f"{job}{PREVIEW}", LimeExplanation.model_validate_json))
+        return None
 
     async def cancel(self, job: str) -> None:
         """Ask the process that works on it to stop."""
-        with suppress(OSError):
-            await anyio.to_thread.run_sync((self._folder / f"{job}{CANCEL}").touch)
+        with suppress(NotStored, OSError):
+            await self._disk.run((self._folder / f"{job}{CANCEL}").touch)
 
     async def is_cancelled(self, job: str) -> bool:
-        """Whether some process asked to stop it."""
-        return await anyio.to_thread.run_sync((self._folder / f"{job}{CANCEL}").exists)
+        """Whether some process asked to stop it; not, where the disk does not answer."""
+        with suppress(NotStored, OSError):
+            return await self._disk.run((self._folder / f"{job}{CANCEL}").exists)
+        return False
 
     async def sweep(self) -> None:
         """Remove what was finished long enough ago, and what dead processes left."""
         try:
-            await anyio.to_thread.run_sync(self._sweep)
-        except OSError as problem:
+            await self._disk.run(self._sweep, seconds=SWEEP_SECONDS)
+        except (NotStored, OSError) as problem:
             log.warning("jobs_not_swept", reason=str(problem))
 
-    def _secure(self) -> None:
-        for folder in self._secured:
-            secure(folder)
-
     def _claim(self) -> None:
-        self._secure()
+        self._disk.secure()
         owners = self._folder / OWNERS
         owners.mkdir(0o700, exist_ok=True)
         new = owners / f"{self.owner}{NEW}"
@@ -183,32 +180,27 @@ class Records:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
-        except BlockingIOError:
+        except OSError:
+            # Locked; or that cannot be told, and what may live is not taken for dead.
             return True
         return False
 
     def _write(self, files: dict[str, str]) -> None:
-        self._secure()
+        self._disk.secure()
         with self._claiming:
             # Whoever cleaned the folder up took the lock's name along: others would take this process for dead.
             if self._lock is not None and not self._owner_file(self.owner).exists():
                 self._lock.close()
                 self._claim()
         for name, text in files.items():
-            new = self._folder / f"{token_hex(8)}{NEW}"
-            try:
-                new.write_text(text)
-                new.replace(self._folder / name)
-            except OSError:
-                new.unlink(missing_ok=True)
-                raise
+            self._disk.write(name, text.encode())
 
     def _read(self, job: str) -> Record | None:
-        record = self._parse(self._folder / f"{job}{RECORD}", Record.model_validate_json)
+        record = self._parse(f"{job}{RECORD}", Record.model_validate_json)
         if record is None or not record.active or self._lives(record.owner):
             return record
         # It may have finished and ended since.
-        record = self._parse(self._folder / f"{job}{RECORD}", Record.model_validate_json)
+        record = self._parse(f"{job}{RECORD}", Record.model_validate_json)
         if record is None or not record.active:
             return record
         gone = Interrupted("the process of the service that worked on it has ended; ask for it again")
@@ -216,17 +208,16 @@ class Records:
             update={
                 "state": "failed",
                 "revision": record.revision + 1,
+                "ahead": None,
                 "finished": datetime.fromtimestamp((self._folder / f"{job}{RECORD}").stat().st_mtime).astimezone(),
                 "failure": Failure(code=gone.code, detail=str(gone)),
             }
         )
 
-    def _parse(self, path: Path, read: Callable[[bytes], T]) -> T | None:
-        try:
-            self._secure()
-            return read(path.read_bytes())
-        except (NotStored, OSError, ValidationError):
-            return None
+    def _parse(self, name: str, read: Callable[[bytes], T]) -> T | None:
+        with suppress(ValidationError):
+            return read(self._disk.read(name))
+        return None
 
     def _sweep(self) -> None:
         records = []
@@ -239,7 +230,11 @@ class Records:
                     path.unlink()
         for place, (changed, path) in enumerate(sorted(records, reverse=True)):
             if place >= MAX_RECORDS or time() - changed > self._max_seconds:
-                record = self._read(path.stem)
+                try:
+                    record = self._read(path.stem)
+                except FileNotFoundError:
+                    # Another process sweeps as well.
+                    record = None
                 if record is None or not record.active:
                     for suffix in (PREVIEW, CANCEL, RECORD):
                         path.with_suffix(suffix).unlink(missing_ok=True)

@@ -9,13 +9,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from secrets import token_hex
 from time import time
 
-import anyio
 import structlog
 
-from service.images.disk import secure
+from service.explain.disk import NEW, SWEEP_SECONDS, Disk
 from service.images.store import NotStored
 
 # Beside the disk, and where nothing may be on a disk.
@@ -26,7 +24,6 @@ SWEEP_SHARE = 1 / 16
 KEEP_SHARE = 0.9
 # Whoever writes that long is dead.
 NEW_SECONDS = 600.0
-NEW = ".new"
 DIGEST_BYTES = 32
 
 log = structlog.get_logger()
@@ -40,8 +37,7 @@ class Results:
 
     def __init__(self, folder: Path | None, *, above: Sequence[Path] = (), max_bytes: int, max_seconds: float) -> None:
         """Keep results in `folder`; it and those `above` must be this user's alone, and are made where missing."""
-        self._folder = folder
-        self._secured = (*above, folder) if folder is not None else ()
+        self._disk = None if folder is None else Disk(folder, above, name="results")
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._memory: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
@@ -50,25 +46,30 @@ class Results:
         self._sweeping = threading.Lock()
 
     async def get(self, name: str) -> bytes | None:
-        """What was kept under the name, unless it is too old, gone or damaged."""
+        """What was kept under the name, unless it is too old, gone or damaged, or the disk does not answer."""
         if name in self._memory:
             made, data = self._memory[name]
             if time() - made <= self._max_seconds:
                 self._memory.move_to_end(name)
                 return data
             self._forget(name)
-        if self._folder is None:
+        disk = self._disk
+        if disk is None:
             return None
-        return await anyio.to_thread.run_sync(self._read, self._folder / name)
+        try:
+            return await disk.run(lambda: self._read(disk, name))
+        except (NotStored, OSError):
+            return None
 
     async def put(self, name: str, data: bytes, *, shows_picture: bool) -> None:
         """Keep it; a disk that cannot is logged."""
         if not shows_picture:
             self._remember(name, data)
-        if self._folder is None:
+        disk = self._disk
+        if disk is None:
             return
         try:
-            await anyio.to_thread.run_sync(self._write, self._folder, name, data)
+            await disk.run(lambda: disk.write(name, hashlib.sha256(data).digest() + data))
         except (NotStored, OSError) as problem:
             log.warning("result_not_kept", reason=str(problem))
         self._written += len(data)
@@ -80,11 +81,17 @@ class Results:
         """Remove what is too old, then the least recently used until the rest is within the cap."""
         for name in [name for name, (made, _) in self._memory.items() if time() - made > self._max_seconds]:
             self._forget(name)
-        if self._folder is not None:
+        disk = self._disk
+        if disk is not None:
             try:
-                await anyio.to_thread.run_sync(self._sweep, self._folder)
-            except OSError as problem:
+                await disk.run(lambda: self._sweep(disk.folder), seconds=SWEEP_SECONDS)
+            except (NotStored, OSError) as problem:
                 log.warning("results_not_swept", reason=str(problem))
+
+    def close(self) -> None:
+        """Wait for no disk."""
+        if self._disk is not None:
+            self._disk.close()
 
     def _remember(self, name: str, data: bytes) -> None:
         self._forget(name)
@@ -97,13 +104,9 @@ class Results:
         if name in self._memory:
             self._memory_bytes -= len(self._memory.pop(name)[1])
 
-    def _read(self, path: Path) -> bytes | None:
-        try:
-            self._secure()
-            made = path.stat().st_mtime
-            content = path.read_bytes()
-        except (NotStored, OSError):
-            return None
+    def _read(self, disk: Disk, name: str) -> bytes | None:
+        content, path = disk.read(name), disk.folder / name
+        made = path.stat().st_mtime
         digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if time() - made > self._max_seconds or hashlib.sha256(data).digest() != digest:
             with suppress(OSError):
@@ -113,20 +116,6 @@ class Results:
         with suppress(OSError):
             os.utime(path, (time(), made))
         return data
-
-    def _write(self, folder: Path, name: str, data: bytes) -> None:
-        self._secure()
-        new = folder / f"{token_hex(8)}{NEW}"
-        try:
-            new.write_bytes(hashlib.sha256(data).digest() + data)
-            new.replace(folder / name)
-        except OSError:
-            new.unlink(missing_ok=True)
-            raise
-
-    def _secure(self) -> None:
-        for folder in self._secured:
-            secure(folder)
 
     def _sweep(self, folder: Path) -> None:
         if not self._sweeping.acquire(blocking=False):

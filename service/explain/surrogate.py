@@ -46,8 +46,11 @@ class Surrogate:
     signs: Floats
     """[N, superpixels]: +1 where a mask keeps a superpixel, else -1."""
     slopes: Floats
+    """[superpixels]: how much likeness of two answers' log odds goes when two masks differ there; see `_kernel`."""
     coefficients: Floats
+    """[N]: how much each answer, weighted by its mask's likeness, moves log odds from their mean."""
     mean: float
+    """Of the answers' log odds."""
     errors: Floats
     """[superpixels]: the standard error of what each adds to the probability, for what the answers leave open."""
 
@@ -57,7 +60,11 @@ class Surrogate:
 
 
 def fit(signs: Floats, probabilities: Floats, importance: Floats) -> Surrogate:
-    """Learn the answers to masks; `importance`: [superpixels], >= 0, a first guess of how much each matters."""
+    """Learn the answers to masks.
+
+    `signs`: [N, superpixels], see `Surrogate`; `probabilities`: [N], what the model answered; `importance`:
+    [superpixels], >= 0, a first guess of how much each matters.
+    """
     odds = log_odds(probabilities)
     mean, scale = float(odds.mean()), max(float(odds.std()), 1e-9)
     targets = (odds - mean) / scale

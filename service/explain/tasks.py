@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from service.explain.model import Model
-from service.explain.overlay import Style
 from service.explain.question import Explanation, Question, Report
+from service.explain.style import Style
 
 
 def explain(model: Model, report: Report, data: bytes, question: Question, max_pixels: int) -> Explanation:

@@ -5,8 +5,9 @@ Under `/v1` and `/v2` errors have the form, and where they differ the statuses, 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from math import ceil
 from typing import Any
@@ -15,7 +16,6 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -142,13 +142,35 @@ def problem_of(error: errors.ServiceError) -> Problem:
     return _described(type(error), detail if len(detail) <= MOST_DETAIL else f"{detail[:MOST_DETAIL]}…")
 
 
-def responses(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, Any]]:
+def problem_of_ended(error: errors.ServiceError) -> Problem:
+    """What is told of an expected failure of what is over: no waiting helps."""
+    problem = problem_of(error)
+    return problem.model_copy(update={"status": 410}) if isinstance(error, errors.Unavailable) else problem
+
+
+def gone(request: Request, error: errors.ServiceError) -> ErrorResponse:
+    """The answer to who asks for what is over, and has failed.
+
+    Raises:
+        ServiceError: the failure itself, where the same request would fail again.
+    """
+    if not isinstance(error, errors.Unavailable):
+        raise error
+    return _counted(request, ErrorResponse(request.scope, problem_of_ended(error)))
+
+
+def responses(
+    *kinds: type[errors.ServiceError], ended: Sequence[type[errors.Unavailable]] = ()
+) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` of a call that may fail in these ways, each with an example.
 
     Any may fail for want of a key, or by a bug.
+    `ended`: why what is asked for may have failed for good.
     """
     documented: dict[int | str, dict[str, Any]] = {}
-    for problem in [*(_described(kind, kind.__doc__ or "") for kind in (*kinds, *KEY_ERRORS)), BUG]:
+    problems = [_described(kind, kind.__doc__ or "") for kind in (*kinds, *KEY_ERRORS)]
+    problems += [problem_of_ended(kind(kind.__doc__ or "")) for kind in ended]
+    for problem in [*problems, BUG]:
         entry = documented.setdefault(
             problem.status,
             {
@@ -162,8 +184,12 @@ def responses(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, An
 
 def _shown(value: object) -> str:
     """What came, as JSON, no longer than a line."""
-    text = to_json(value, fallback=str, inf_nan_mode="constants").decode()
+    text = json.dumps(value, ensure_ascii=False, default=_text).encode("utf-8", "replace").decode()
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _described(kind: type[errors.ServiceError], detail: str) -> Problem:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Header, Response
 
-ETAG = {"ETag": {"description": "The file's sha256.", "schema": {"type": "string"}}}
+ETAG = {"ETag": {"description": "The same as long as the answer is the same.", "schema": {"type": "string"}}}
 
 IfNoneMatch = Annotated[str | None, Header(description="ETags of what the client has; 304 where one still holds.")]
 

@@ -15,12 +15,12 @@ from service.explain.explanations import Asked
 from service.explain.explanations import Picture as PictureOf
 from service.explain.flights import landed
 from service.explain.jobs import Look
-from service.explain.overlay import Style
 from service.explain.question import Explanation, Question, find_label
 from service.explain.records import Format, Record
+from service.explain.style import Style
 from service.http.bodies import BINARY, BODY_ERRORS, IMAGE_ERRORS, PICTURE_BODY, read_picture
 from service.http.disconnect import until_gone
-from service.http.errors import failed, problem_of, responses
+from service.http.errors import failed, problem_of_ended, responses
 from service.http.etags import ETAG, IfNoneMatch, unless_held
 from service.http.native import Service, address
 from service.http.schemas import (
@@ -276,7 +276,7 @@ def job_answer(request: Request, record: Record) -> ExplanationJob:
         ),
         method=record.question.method,
         progress=JobProgress(**record.progress.model_dump()) if record.progress else None,
-        error=problem_of(failed(failure.code, failure.detail)) if failure else None,
+        error=problem_of_ended(failed(failure.code, failure.detail)) if failure else None,
         links=JobLinks(
             self=place,
             events=f"{place}/events",

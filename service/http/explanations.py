@@ -20,7 +20,7 @@ from service.explain.jobs import Look
 from service.explain.records import Record
 from service.http.bodies import BINARY, BODY_ERRORS, PICTURE_BODY, in_time
 from service.http.disconnect import until_gone
-from service.http.errors import failed, responses
+from service.http.errors import failed, gone, responses
 from service.http.etags import IfNoneMatch, unless_held
 from service.http.explain import (
     EXPLAIN_ERRORS,
@@ -139,7 +139,7 @@ async def cancel(request: Request, response: Response, job: JobId, query: Nothin
         errors.UnknownImage,
         errors.StoreUnavailable,
         errors.ExplanationCancelled,
-        errors.Interrupted,
+        ended=(errors.Interrupted, errors.DeadlineExceeded, errors.ExplainerDied, errors.Overloaded),
     ),
 )
 async def result(
@@ -149,11 +149,13 @@ async def result(
     service: Service,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """What `GET /explain` answers, drawn as it was asked for or as the query says; 202 while it is not done."""
+    """What `GET /explain` answers, drawn as it was asked for or as the query says; 202 while it is not done.
+    410 where it was cancelled or cut short: nothing will become of it, and it may be asked for again.
+    """
     record = await service.explaining.jobs.find(job)
     check_method(query, record.question.method)
     if record.failure is not None:
-        raise failed(record.failure.code, record.failure.detail)
+        return gone(request, failed(record.failure.code, record.failure.detail))
     if record.state == "cancelled":
         raise errors.ExplanationCancelled("expected an explanation that was not cancelled; ask for it again")
     if record.active:
@@ -175,9 +177,11 @@ async def preview(request: Request, job: JobId, query: Annotated[ResultQuery, Qu
     jobs = service.explaining.jobs
     record = await jobs.find(job)
     check_method(query, record.question.method)
-    want = _wanted(service, record, query)
-    if want.look.format != "png":
+    if query.format == "json":
         raise errors.InvalidRequest("expected no format but png, got json")
+    want = _wanted(service, record, query)
+    # Also of a job whose result is wanted as numbers.
+    want = want._replace(look=want.look._replace(format="png"))
     if record.state == "done":
         return await until_gone(request, _result(service, record, want))
     found = await jobs.preview(job)

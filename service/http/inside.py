@@ -20,7 +20,7 @@ from service.diagram import diagram
 from service.http.bodies import BINARY, BODY_ERRORS, IMAGE_ERRORS, PICTURE_BODY, read_picture
 from service.http.disconnect import until_gone
 from service.http.errors import responses
-from service.http.etags import IfNoneMatch, unless_held
+from service.http.etags import ETAG, IfNoneMatch, unless_held
 from service.http.native import Nothing, Service, address
 from service.http.schemas import (
     ActivationsBodyQuery,
@@ -50,7 +50,6 @@ SAFE = {
 # Kept by browsers, but asked for again: a folder of the same version may be replaced, a picture forgotten.
 CACHE = {"cache-control": "private, no-cache"}
 
-ETAG = {"ETag": {"description": "Of the picture, the version and the parameters.", "schema": {"type": "string"}}}
 NAMED_ERRORS = (errors.UnknownModel, errors.UnknownVersion, errors.ModelUnavailable, errors.InvalidRequest)
 VERSION_ERRORS = (errors.ModelRequired, *NAMED_ERRORS)
 KEPT_ERRORS = (errors.UnknownImage, errors.StoreUnavailable)
@@ -359,8 +358,9 @@ async def _kept(
     if_none_match: str | None, version: Version, query: BaseModel, make: Callable[[], Awaitable[Response]]
 ) -> Response:
     """What `make` gives, unless the client has it: it is decided by the version and the parameters."""
-    parts = [__version__, version.manifest.model_dump_json(), json.dumps(query.model_dump(), sort_keys=True)]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    manifest = version.manifest
+    decides = (manifest.name, manifest.version, version.digest, version.engine, query.model_dump(), __version__)
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     headers = {**CACHE, "etag": f'"{digest}"'}
 
     async def send() -> Response:

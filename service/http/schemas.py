@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from service.activations import ChannelStatistics, GridPlace
-from service.explain.overlay import MAX_SIDE, MIN_SIDE, Polarity, StyleName
 from service.explain.question import (
     MAX_SAMPLES,
     MAX_SUPERPIXELS,
@@ -19,6 +18,8 @@ from service.explain.question import (
     LimeExplanation,
     Method,
 )
+from service.explain.records import State as JobState
+from service.explain.style import MAX_SIDE, MIN_SIDE, Polarity, StyleName
 from service.labels import LABELS, Label, Labels
 from service.manifest import EXAMPLE as MANIFEST_EXAMPLE
 from service.manifest import Input, Manifest
@@ -293,7 +294,7 @@ class JobProgress(BaseModel):
 
     done: int = Field(description="Perturbed pictures that the model was asked about.")
     total: int = Field(description="As many as it may take; it ends earlier where its ranking settles.")
-    r2: float = Field(description="How well the local linear model fits so far.")
+    r2: float | None = Field(description="How well the local linear model fits so far; null before it is first fitted.")
 
 
 class JobLinks(BaseModel):
@@ -328,7 +329,7 @@ class ExplanationJob(BaseModel):
     )
 
     id: str
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    state: JobState
     method: Method
     image_id: str
     model: str

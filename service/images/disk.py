@@ -270,7 +270,7 @@ def secure(folder: Path) -> None:
         folder.mkdir(0o700, parents=True, exist_ok=True)
         found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise NotStored("unsafe", f"expected a folder for pictures, no link and no file, got {folder}")
+        raise NotStored("unsafe", f"expected a folder, no link and no file, got {folder}")
     if found.st_uid != os.geteuid():
         raise NotStored("unsafe", f"expected {folder} to be of user {os.geteuid()}, got user {found.st_uid}")
     if found.st_mode & 0o077:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import anyio
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.explaining import Explaining
+from service.metrics import Metrics
 from service.settings import Settings
 from tests.service.http.explaining import PATIENCE, QUICK, SLOW, ended, metric, picture, until
 from tests.service.test_main import Program, Start, start
@@ -90,7 +97,7 @@ def test_a_job_of_a_service_that_was_killed_has_failed_and_is_not_forgotten(star
         assert (job["state"], job["error"]["code"]) == ("failed", "explanation_interrupted")
         assert "has ended; ask for it again" in job["error"]["detail"]
         assert job["finished"]
-        assert client.get(f"{place}/result").status_code == 503
+        assert client.get(f"{place}/result").status_code == 410
         assert client.delete(place).json()["state"] == "failed"
         assert client.get(over).json()["state"] == "cancelled"
 
@@ -116,7 +123,8 @@ def test_after_sigterm_no_job_is_taken_and_those_under_way_fail_when_time_is_up(
         assert (job["state"], job["error"]["code"]) == ("failed", "explanation_interrupted")
         assert "ask for it again" in job["error"]["detail"]
         result = client.get(f"{place}/result")
-        assert (result.status_code, result.json()["code"]) == (503, "explanation_interrupted")
+        assert (result.status_code, result.json()["code"]) == (410, "explanation_interrupted")
+        assert "retry-after" not in result.headers
 
 
 def test_a_job_under_way_at_sigterm_may_finish(start: Start, tmp_path: Path) -> None:
@@ -170,3 +178,24 @@ def test_predictions_do_not_notice_that_it_dies(
         assert client.get("/health/ready").status_code == 200
         assert ended(client, place)["error"]["code"] == "explainer_died"
     assert metric(client, "sichtbar_explainer_restarts_total") == 1
+
+
+@pytest.mark.anyio
+async def test_sweeping_goes_on_after_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    explaining, swept = Explaining(Settings(), Metrics()), asyncio.Event()
+
+    async def break_once() -> None:
+        monkeypatch.setattr(explaining.explanations, "sweep", note)
+        raise KeyError("bug")
+
+    async def note() -> None:
+        swept.set()
+
+    explaining.explanations = explaining.jobs = cast(Any, SimpleNamespace(sweep=break_once))
+    monkeypatch.setattr("service.explaining.SWEEP_SECONDS", 0.01)
+    with structlog.testing.capture_logs() as logged:
+        sweeper = asyncio.create_task(explaining._sweep())
+        with anyio.fail_after(5):
+            await swept.wait()
+        sweeper.cancel()
+    assert [line["event"] for line in logged] == ["bug"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -14,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from threading import Thread
+from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -92,6 +95,32 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def test_below_a_path_that_a_proxy_removes_links_lead_back(start: Start) -> None:
+    program = start(SICHTBAR_ROOT_PATH="/see/through")
+    url = str(program.wait_for("serving")["url"])
+
+    def proxied(method: str, place: str, **options: Any) -> httpx.Response:
+        assert place.startswith("/see/through/"), place
+        return httpx.request(method, url + place.removeprefix("/see/through"), timeout=60, **options)
+
+    predicted = proxied("POST", "/see/through/predict", files={"file": PICTURE}).json()
+    image_id = predicted["images"][0]["image_id"]
+    asked = proxied("POST", "/see/through/explanations", params={"image_id": image_id, "samples": 32})
+    job = proxied("GET", asked.headers["location"]).json()
+    assert job["links"]["self"] == asked.headers["location"]
+    walk = proxied("GET", "/see/through/walk", params={"image_id": image_id}).json()
+    links = re.findall(r'"(/[^"]*(?:activations|filters)[^"]*)"', json.dumps(walk))
+    assert links
+    assert proxied("GET", links[0]).status_code == 200
+    report = "/see/through/models/shapes/versions/1/report"
+    moved = proxied("GET", report)
+    assert proxied("GET", urljoin(report, moved.headers["location"])).status_code == 200
+    assert proxied("GET", "/see/through/").headers["location"] == "/see/through/docs"
+    assert "/see/through/openapi.json" in proxied("GET", "/see/through/docs").text
+    assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+    assert set(httpx.get(f"{url}/v2/models/cats").json()) == {"error"}
 
 
 def test_it_speaks_https_with_a_certificate(start: Start, tmp_path: Path) -> None:

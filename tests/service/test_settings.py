@@ -43,6 +43,9 @@ def test_the_variables_of_tests_and_training_are_no_settings_and_no_error(monkey
         ("MAX_QUEUE", "0"),
         ("TIMEOUT", "0"),
         ("DRAIN_SECONDS", "inf"),
+        ("ROOT_PATH", "sichtbar"),
+        ("ROOT_PATH", "/sichtbar/"),
+        ("ROOT_PATH", "/a//b"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_variable_and_value(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, draw, encode
+from tests.service.http.explaining import until
 
 
 def explain(models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,6 +82,39 @@ def test_a_second_run_gives_the_same_bytes_and_does_not_explain_its_own_overlays
     first = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert explain(shapes_models, *arguments).returncode == 0
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == first
+
+
+def test_a_name_that_is_no_text_is_linked(shapes_models: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(encode(draw("circle", 1)))
+    finished = explain(shapes_models, str(folder), "--out", str(out), "--method", "gradcam")
+    assert finished.returncode == 0, finished.stderr
+    sheet = Sheet()
+    sheet.feed((out / "index.html").read_text())
+    assert sheet.images == ["caf%E9.png.gradcam.png"]
+    assert (out / os.fsdecode(unquote_to_bytes(sheet.images[0]))).exists()
+
+
+def test_what_was_done_before_it_was_interrupted_is_kept(shapes_models: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number in range(50):
+        (pictures / f"{number}.png").write_bytes(encode(draw("circle", number)))
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", "explain", str(pictures), "--out", str(out), "--samples", "2000"],
+        cwd=ROOT,
+        env={**os.environ, "SICHTBAR_MODELS": str(shapes_models)},
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        until(lambda: (out / "1.png.lime.png").exists())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    numbers = json.loads((out / "explanations.json").read_text())
+    assert numbers[0]["picture"] == "0.png"
+    assert len(numbers) < 50
+    sheet = Sheet()
+    sheet.feed((out / "index.html").read_text())
+    assert sheet.images[0] == "0.png.lime.png"
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_explained(

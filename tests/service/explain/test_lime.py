@@ -277,3 +277,12 @@ def test_the_process_knows_how_far_it_is_off() -> None:
     found = np.sqrt(np.mean([(effect - expected) ** 2 for effect, _ in drawn]))
     said = np.sqrt(np.mean([errors**2 for _, errors in drawn]))
     assert said == pytest.approx(found, rel=0.6)
+
+
+def test_how_well_it_fits_is_unknown_until_it_is_fitted() -> None:
+    told: list[Progress] = []
+    question = Question(class_index=0, superpixels=30, samples=256)
+    lime.explain(cast(Model, Known(corner_and)), told.append, fields(), question, 1)
+    assert [progress.r2 is None for progress in told] == [progress.preview is None for progress in told]
+    assert told[0].r2 is None
+    assert told[-1].r2 is not None

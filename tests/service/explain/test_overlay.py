@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.explain.model import Model
-from service.explain.overlay import AGAINST, FOR, SMALLEST_SIDE, Style, StyleName, draw
+from service.explain.overlay import AGAINST, FOR, SMALLEST_SIDE, draw
 from service.explain.question import Box, GradcamExplanation, LimeExplanation, Superpixel, runs
+from service.explain.style import Style, StyleName
 from tests.conftest import encode
 
 WHOLE = Box(left=0, top=0, right=1, bottom=1)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from unittest.mock import Mock
 
 import anyio
 import pytest
+import structlog
 
 import service.explain
 from service.errors import ExplainerDied, ModelUnavailable
@@ -166,3 +168,29 @@ async def test_a_version_whose_files_were_replaced_is_never_taken_for_the_old_on
     (folder / "saved_model.pb").write_bytes(b"no graph at all")
     with pytest.raises(ModelUnavailable, match="the files of fruit_cnn/1 have changed"):
         await explainer.run(load_engine, folder, digest=new)
+
+
+async def test_a_pipe_is_closed_by_who_may_still_send(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    await explainer.run(environment, VERSION, [])
+    child, gate = explainer._child, threading.Event()
+    assert child
+    monkeypatch.setattr(module, "_send", lambda *_: gate.wait(20))
+    asked = asyncio.create_task(explainer.run(environment, VERSION, []))
+    await asyncio.sleep(0)
+    child.process.kill()
+    with pytest.raises(ExplainerDied):
+        await asked
+    assert not child.pipe.closed
+    gate.set()
+    with anyio.fail_after(10):
+        await asyncio.to_thread(child.sender.shutdown)
+    assert child.pipe.closed
+
+
+async def test_a_process_that_cannot_be_started_is_said(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys, "executable", "/nowhere/python")
+    with structlog.testing.capture_logs() as logged, pytest.raises(ExplainerDied, match="could not be started"):
+        await explainer.run(environment, VERSION, [])
+    assert [line["event"] for line in logged] == ["explainer_not_started"]
+    monkeypatch.undo()
+    await explainer.run(environment, VERSION, [])

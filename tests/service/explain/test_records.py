@@ -5,18 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from time import time
 
+import anyio
 import pytest
 import structlog
 
 from service.explain import records as module
-from service.explain.overlay import Style
 from service.explain.question import Question
 from service.explain.records import Record, Records, State
+from service.explain.style import Style
 from service.images.disk import secure
 from tests.conftest import ROOT
 
@@ -55,7 +57,7 @@ def record(owner: str, state: State = "running", name: str = "0" * 32) -> Record
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Open]:
+async def opened(tmp_path: Path) -> AsyncIterator[Open]:
     """Open the records of one more process."""
     found: list[Records] = []
 
@@ -66,7 +68,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
     yield open_one
     for records in found:
-        records.close()
+        await records.close()
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ async def test_a_job_whose_process_was_killed_has_failed(
 ) -> None:
     holder, owner = other
     records = await opened()
-    written = record(owner)
+    written = record(owner, "queued").model_copy(update={"ahead": 2})
     await records.write(written)
     assert await records.read(written.id) == written
     holder.kill()
@@ -102,6 +104,7 @@ async def test_a_job_whose_process_was_killed_has_failed(
     assert found
     assert (found.state, found.failure and found.failure.code) == ("failed", "explanation_interrupted")
     assert found.finished
+    assert found.ahead is None
     done = record(owner, "done", "2" * 32)
     await records.write(done)
     assert await records.read(done.id) == done
@@ -158,19 +161,19 @@ async def test_a_folder_that_was_removed_is_made_again_and_its_process_still_liv
     assert await theirs.read(written.id) == written
     secure(store)
     secure(store / "jobs")
-    ours.close()
+    await ours.close()
     assert not list((store / "jobs" / "owners").iterdir())
 
 
 async def test_a_full_disk_leaves_no_parts_and_is_logged_once(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_half(path: Path, text: str) -> None:
-        path.write_bytes(text.encode()[:10])
+    def write_half(path: Path, data: bytes) -> None:
+        path.write_text(data.decode()[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     records = await opened()
-    monkeypatch.setattr(Path, "write_text", write_half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with structlog.testing.capture_logs() as logged:
         for _ in range(3):
             await records.write(record(records.owner))
@@ -183,3 +186,46 @@ async def test_a_damaged_record_is_none(opened: Open, tmp_path: Path) -> None:
     (tmp_path / f"{'0' * 32}.job").write_text("{")
     assert await records.read("0" * 32) is None
     await records.sweep()
+
+
+async def test_a_record_that_another_process_removes_meanwhile_is_none(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records = await opened()
+    written = record("f" * 32)
+    await records.write(written)
+
+    def lives(owner: str) -> bool:
+        (tmp_path / f"{written.id}.job").unlink(missing_ok=True)
+        return False
+
+    monkeypatch.setattr(records, "_lives", lives)
+    assert await records.read(written.id) is None
+    await records.sweep()
+
+
+async def test_a_process_whose_lock_cannot_be_looked_at_is_not_taken_for_dead(opened: Open, tmp_path: Path) -> None:
+    records = await opened()
+    written = record("f" * 32)
+    await records.write(written)
+    # Nor can a link to itself be opened.
+    (tmp_path / "owners" / written.owner).symlink_to(written.owner)
+    assert await records.read(written.id) == written
+
+
+async def test_a_disk_that_hangs_is_waited_for_once_and_then_left_alone(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    records = await opened()
+    monkeypatch.setattr("service.explain.disk.SECONDS", 0.1)
+    monkeypatch.setattr(records, "_write", lambda *_: gate.wait(20))
+    with structlog.testing.capture_logs() as logged, anyio.fail_after(5):
+        for _ in range(50):
+            await records.write(record(records.owner))
+            assert await records.read("0" * 32) is None
+            assert not await records.is_cancelled("0" * 32)
+            await records.cancel("0" * 32)
+        await records.close()
+    gate.set()
+    assert [line["event"] for line in logged] == ["job_not_recorded"]

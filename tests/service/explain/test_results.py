@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 from time import time
 
+import anyio
 import pytest
 
 from service.explain import results
@@ -96,3 +98,34 @@ async def test_nothing_is_kept_or_found_where_others_may_write(tmp_path: Path) -
     await kept.put("b", b"1", shows_picture=True)
     assert await kept.get("a") is None
     assert [path.name for path in (store / "folder").iterdir()] == ["a"]
+
+
+async def test_a_disk_that_hangs_is_waited_for_once_and_then_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    kept = open_results(tmp_path)
+    monkeypatch.setattr("service.explain.disk.SECONDS", 0.1)
+    monkeypatch.setattr(kept, "_read", lambda *_: gate.wait(20))
+    with anyio.fail_after(5):
+        for _ in range(50):
+            assert await kept.get("a.png") is None
+            await kept.put("a.png", b"drawn", shows_picture=True)
+    gate.set()
+    kept.close()
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_disk_that_answers_again_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.explain.disk.SECONDS", 0.1)
+    monkeypatch.setattr("service.explain.disk.REST_SECONDS", 0.1)
+    gate = threading.Event()
+    kept = open_results(tmp_path)
+    with monkeypatch.context() as hanging:
+        hanging.setattr(kept, "_read", lambda *_: gate.wait(20))
+        assert await kept.get("a.png") is None
+    gate.set()
+    with anyio.fail_after(5):
+        while await kept.get("a.png") is None:
+            await kept.put("a.png", b"drawn", shows_picture=True)
+            await anyio.sleep(0.02)

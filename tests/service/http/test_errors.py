@@ -45,7 +45,7 @@ def test_no_problem_repeats_more_than_a_line_of_what_came(live: httpx.Client) ->
 
 def test_what_came_is_told_as_json(live: httpx.Client) -> None:
     detail = live.get("/explain", params={"model": "shapes"}).json()["detail"]
-    assert detail == 'query.image_id: Field required, got {"model":"shapes"}'
+    assert detail == 'query.image_id: Field required, got {"model": "shapes"}'
 
 
 def test_the_tree_in_the_docstring_is_the_code_s() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import signal
@@ -15,9 +16,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from PIL import Image
+from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.explain import jobs
+from service.explain.records import Record
 from service.settings import Settings
 from tests.conftest import ROOT, LiveServer, encode
 from tests.service.http.explaining import PATIENCE, QUICK, SLOW, ended, keep, metric, picture, until
@@ -138,6 +141,17 @@ def test_what_the_samples_so_far_say_is_drawn(app: FastAPI, client: httpx.Client
     assert client.get(f"{place}/preview").headers["content-type"] == "image/png"
 
 
+def test_a_preview_is_a_picture_also_where_numbers_are_wanted(client: httpx.Client, image_id: str, ask: Ask) -> None:
+    place = ask(**QUICK, seed=12, format="json")
+    ended(client, place)
+    waited = client.get("/explain", params={"image_id": image_id, **QUICK, "seed": 13, "format": "json", "wait": 0})
+    for each in (place, waited.headers["location"]):
+        ended(client, each)
+        assert client.get(f"{each}/preview").headers["content-type"] == "image/png"
+        assert client.get(f"{each}/result").headers["content-type"] == "application/json"
+        problem(client.get(f"{each}/preview", params={"format": "json"}), 422, "invalid_request")
+
+
 def test_a_job_is_followed_by_events_from_its_state_to_its_end(client: httpx.Client, ask: Ask) -> None:
     place = ask(samples=600, seed=1)
     seen = list(events(client, place))
@@ -222,6 +236,24 @@ def test_one_job_too_many_is_refused(client: httpx.Client, image_id: str, ask: A
     assert client.post("/predict", files={"file": PICTURE}).status_code == 200
 
 
+def test_pictures_that_wait_for_their_turn_are_bounded_in_bytes(
+    client: httpx.Client, app: FastAPI, ask: Ask, image_id: str
+) -> None:
+    explanations = app.state.classifier.explaining.explanations
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(explanations, "_max_bytes", len(PICTURE))
+        place = ask(**SLOW, seed=51)
+        for query in ({"image_id": image_id, **SLOW}, SLOW):
+            files = {} if "image_id" in query else {"files": {"file": PICTURE}}
+            problem(client.post("/explanations", params={**query, "seed": 52}, **files), 503, "overloaded")
+        # Who joins holds no more.
+        assert ask(**SLOW, seed=51)
+        client.delete(place)
+    for job in app.state.classifier.explaining.jobs._jobs:
+        client.delete(f"/explanations/{job}")
+    until(lambda: explanations._bytes == 0)
+
+
 @pytest.mark.parametrize(
     ("params", "status", "code"),
     [
@@ -258,11 +290,13 @@ def test_json_is_a_picture_by_its_key_and_not_by_a_value(client: httpx.Client, i
     ("content", "code", "detail"),
     [
         pytest.param(b"", "invalid_request", "Invalid JSON: EOF", id="empty"),
-        pytest.param(b"samples=3", "invalid_request", "got b'samples=3'", id="form"),
+        pytest.param(b"samples=3", "invalid_request", 'got "samples=3"', id="form"),
+        pytest.param(b"\xff\xfe", "invalid_request", 'got "\ufffd\ufffd"', id="no-text"),
+        pytest.param(b'{"image_id": "\\ud800"}', "invalid_request", "Invalid JSON", id="half-a-letter"),
         pytest.param(b'{"image', "invalid_request", "Invalid JSON: EOF", id="cut"),
         pytest.param(b"[" * 4000, "invalid_request", "Invalid JSON: recursion limit", id="deep"),
-        pytest.param(b'["image"]', "invalid_request", "should be an object, got ['image']", id="array"),
-        pytest.param(b"null", "invalid_request", "should be an object, got None", id="null"),
+        pytest.param(b'["image"]', "invalid_request", 'should be an object, got ["image"]', id="array"),
+        pytest.param(b"null", "invalid_request", "should be an object, got null", id="null"),
         pytest.param(b'{"samples": "many"}', "invalid_request", "valid integer", id="type"),
         pytest.param(b'{"smaples": 50}', "invalid_request", "body.smaples: Extra", id="typo"),
         pytest.param(b'{"image_id": "x"}', "invalid_request", "pattern", id="id"),
@@ -333,8 +367,10 @@ def test_what_could_not_be_explained_is_a_failed_job_and_its_problem(
     restarts = metric(client, "sichtbar_explainer_restarts_total")
     os.kill(app.state.classifier.explainer.pid, signal.SIGKILL)
     job = ended(client, place)
-    assert (job["state"], job["error"]["code"], job["error"]["status"]) == ("failed", "explainer_died", 503)
-    problem(client.get(f"{place}/result"), 503, "explainer_died")
+    assert (job["state"], job["error"]["code"], job["error"]["status"]) == ("failed", "explainer_died", 410)
+    result = client.get(f"{place}/result")
+    problem(result, 410, "explainer_died")
+    assert "retry-after" not in result.headers
     assert [name for name, _, _ in events(client, place)] == ["failed"]
     assert ended(client, ask(samples=51))["state"] == "done"
     assert metric(client, "sichtbar_explainer_restarts_total") == restarts + 1
@@ -361,6 +397,41 @@ def test_another_process_knows_follows_draws_and_cancels_a_job(
     assert other.get(f"{done}/result").content == client.get(f"{done}/result").content
 
 
+def test_a_job_is_over_once_other_processes_know_it(client: httpx.Client, app: FastAPI, ask: Ask) -> None:
+    found = app.state.classifier.explaining.jobs
+    write, held = found._records.write, anyio.Event()
+    may_end: list[Any] = []
+
+    async def wait(record: Record, preview: Any = None) -> None:
+        if not record.active:
+            may_end.append(asyncio.get_running_loop())
+            await held.wait()
+        await write(record, preview)
+
+    with pytest.MonkeyPatch.context() as slow:
+        slow.setattr(found._records, "write", wait)
+        place = ask(**QUICK, seed=31)
+        loop = until(lambda: may_end)[0]
+        assert client.get(place).json()["state"] == "running"
+        assert found._jobs[place.rpartition("/")[2]].follower is not None
+        loop.call_soon_threadsafe(held.set)
+        assert ended(client, place)["state"] == "done"
+
+
+def test_the_stream_of_a_job_that_is_forgotten_ends(
+    serve: Callable[[FastAPI], httpx.Client], client: httpx.Client, app: FastAPI, ask: Ask
+) -> None:
+    other_app = create_app(app.state.classifier.settings)
+    place = ask(**SLOW, seed=32)
+    with capture_logs() as logged:
+        stream = events(serve(other_app), place)
+        assert next(stream)[0] == "progress"
+        with pytest.MonkeyPatch.context() as gone:
+            gone.setattr(other_app.state.classifier.explaining.jobs._records, "_read", lambda job: None)
+            assert {name for name, _, _ in stream} <= {"progress"}
+    assert "bug" not in [line["event"] for line in logged]
+
+
 def test_what_is_over_long_enough_is_forgotten(
     serve: Callable[[FastAPI], httpx.Client], shapes_models: Path, tmp_path: Path
 ) -> None:
@@ -378,6 +449,18 @@ def test_what_is_over_long_enough_is_forgotten(
         return not app.state.classifier.explaining.jobs._jobs.get(place.rpartition("/")[2])
 
     until(gone)
+
+
+def test_a_job_is_known_no_longer_than_its_result(
+    serve: Callable[[FastAPI], httpx.Client], shapes_models: Path, tmp_path: Path
+) -> None:
+    settings = Settings(models=shapes_models, engine="openvino", store=str(tmp_path / "store"), explain_keep_seconds=1)
+    client = serve(create_app(settings))
+    client.timeout = PATIENCE
+    place = client.post("/explanations", params=QUICK, files={"file": PICTURE}).headers["location"]
+    assert ended(client, place)["state"] == "done"
+    until(lambda: client.get(place).status_code == 404)
+    problem(client.get(place), 404, "unknown_explanation")
 
 
 BYTES = """
@@ -413,3 +496,28 @@ def test_the_same_request_in_two_processes_of_other_threads_gives_the_same_bytes
         said.append(answers.read_text().splitlines())
     assert said[0] == said[1]
     assert len(said[0]) == 2
+
+
+def test_a_kept_explanation_that_cannot_be_read_is_computed_anew(
+    client: httpx.Client, app: FastAPI, image_id: str
+) -> None:
+    query = {"image_id": image_id, **QUICK, "seed": 91, "format": "json"}
+    first = client.get("/explain", params=query)
+    results = app.state.classifier.explaining._results
+    (name,) = [name for name, (_, data) in results._memory.items() if b'"seed":91' in data]
+    results._remember(name, b'{"method": "lime"}')
+    second = client.get("/explain", params=query)
+    assert (second.content, second.headers["x-cache"]) == (first.content, "miss")
+
+
+def test_settings_bound_how_long_one_takes_and_how_many_bytes_are_kept(
+    serve: Callable[[FastAPI], httpx.Client], shapes_models: Path, tmp_path: Path
+) -> None:
+    settings = Settings(models=shapes_models, engine="openvino", store=str(tmp_path / "store"))
+    late = serve(create_app(settings.model_copy(update={"explain_timeout": 0.2})))
+    problem(late.post("/explain", params=SLOW, files={"file": PICTURE}, timeout=PATIENCE), 504, "deadline_exceeded")
+    small = serve(create_app(settings.model_copy(update={"explain_max_bytes": 1})))
+    for _ in range(2):
+        answer = small.post("/explain", params=QUICK, files={"file": PICTURE}, timeout=PATIENCE)
+        assert (answer.status_code, answer.headers["x-cache"]) == (200, "miss")
+    assert not list((tmp_path / "store" / "explanations" / "results").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import draw, encode
+from tests.service.http.explaining import until
 from tests.service.http.test_health import samples
 from tests.service.http.test_native import problem
 
@@ -154,3 +156,24 @@ def test_kept_pictures_in_hand_hold_so_many_bytes_and_no_more(
         answers = [client.get(f"/images/{image_id}") for _ in range(2)]
         assert [answer.status_code for answer in answers] == [status] * 2
     assert "bytes of kept pictures" in str(problem(answers[0], 503, "overloaded")["detail"])
+
+
+def test_a_picture_is_in_hand_until_it_is_sent(
+    serve: Callable[[FastAPI], httpx.Client], shapes_models: Path, tmp_path: Path
+) -> None:
+    # More than the system takes in for a client that does not read.
+    data = encode(draw("circle", 8), "GIF") + bytes(24 * 2**20)
+    store = str(tmp_path / "store")
+    settings = Settings(models=shapes_models, engine="openvino", store=store, max_total_bytes=30 * 2**20, timeout=2)
+    client = serve(create_app(settings))
+    place = f"/images/{classified(client, data)}"
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as idle:
+        idle.sendall(f"GET {place} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        idle.recv(1)
+        problem(client.get(place), 503, "overloaded")
+        # It is not waited for without end.
+        answer = until(lambda: (answer := client.get(place)).status_code == 200 and answer)
+    assert answer.content == data
+    assert client.head(place).headers["content-length"] == str(len(data))
+    assert client.get(place, headers={"if-none-match": "*"}).status_code == 304
+    assert client.get(place).status_code == 200

@@ -11,21 +11,27 @@ import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 import httpx
 import numpy as np
 import pytest
+from fastapi import Response
 from PIL import Image
 
 from service import classifier, render
-from service.activations import find_layer, over
+from service.activations import find_layer, map_grid, over
 from service.app import create_app
 from service.decode import decode, fit
 from service.engines.openvino import OpenVINOEngine
 from service.errors import UnknownLayer
+from service.explain.model import Model
+from service.http import inside
+from service.http.schemas import NoQuery
 from service.manifest import Input, hash_files, probe_images, read_manifest
+from service.repository import Version
 from service.settings import Settings
 from tests.conftest import ROOT, LiveServer, draw, encode
 
@@ -551,6 +557,13 @@ def test_many_layers_are_named_by_the_nearest_few() -> None:
     assert "15 others" in str(refusal.value)
 
 
+def test_input_is_the_picture_also_where_a_layer_is_called_so() -> None:
+    manifest = read_manifest(ROOT / "models" / "fruit_cnn" / "1")
+    layers = [manifest.layers[0].model_copy(update={"name": "input"}), *manifest.layers[1:]]
+    found = find_layer(manifest.model_copy(update={"layers": layers}), "input")
+    assert (found.type, found.shape[-1]) == ("Input", 3)
+
+
 # The service itself
 
 
@@ -619,10 +632,36 @@ print(*{name.split(".")[0] for name in sys.modules})
 """
 
 
-def test_the_service_s_own_process_loads_neither_tensorflow_nor_matplotlib(models: Path) -> None:
+def test_the_service_s_own_process_loads_nothing_that_only_explaining_needs(models: Path) -> None:
     command = [sys.executable, "-c", SERVED, str(models), str(ROOT / "examples" / "lemon.png")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
     loaded = set(ended.stdout.splitlines()[-1].split())
     assert {"openvino", "service"} <= loaded
-    assert not {"tensorflow", "matplotlib", "keras"} & loaded
+    assert not {"tensorflow", "matplotlib", "keras", "scipy", "skimage", "lime"} & loaded
+
+
+def test_another_engine_s_answer_is_another() -> None:
+    manifest = read_manifest(ROOT / "models" / "fruit_cnn" / "1")
+
+    async def tag(engine: str) -> str:
+        version = cast(Version, SimpleNamespace(manifest=manifest, digest=manifest.digest, engine=engine))
+
+        async def make() -> Response:
+            return Response()
+
+        return (await inside._kept(None, version, NoQuery(), make)).headers["etag"]
+
+    assert len({anyio.run(tag, engine) for engine in ("openvino", "openvino", "tensorflow")}) == 2
+
+
+def test_more_channels_than_fit_on_a_picture_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "MOST_CELLS", 4)
+    manifest = read_manifest(ROOT / "models" / "fruit_cnn" / "1")
+
+    def drawn(channels: int) -> bytes:
+        maps = {"conv_1": np.ones((1, 2, 2, channels), np.float32)}
+        model = cast(Model, SimpleNamespace(manifest=manifest, activations=lambda batch, names: maps))
+        return map_grid(model, lambda progress: None, LEMON, "conv_1", 10**7)
+
+    assert drawn(9) == drawn(4) != drawn(3)

@@ -115,6 +115,14 @@ def test_every_call_has_an_example_of_its_answer(document: dict[str, Any]) -> No
                 assert shown or kind.startswith("image/"), path
 
 
+def test_a_result_that_will_never_come_is_documented_as_gone(document: dict[str, Any]) -> None:
+    examples = document["paths"]["/explanations/{job}/result"]["get"]["responses"]["410"]["content"][
+        "application/problem+json"
+    ]["examples"]
+    assert set(examples) >= {"explanation_cancelled", "explanation_interrupted", "deadline_exceeded", "explainer_died"}
+    assert all(example["value"]["status"] == 410 for example in examples.values())
+
+
 def test_predict_documents_every_error_but_those_of_other_calls_and_of_the_start(document: dict[str, Any]) -> None:
     responses = document["paths"]["/predict"]["post"]["responses"]
     documented = {
