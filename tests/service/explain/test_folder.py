@@ -96,12 +96,20 @@ def test_a_name_that_is_no_text_is_linked(shapes_models: Path, tmp_path: Path) -
     assert (out / os.fsdecode(unquote_to_bytes(sheet.images[0]))).exists()
 
 
+# Where the tests run in the background, their shell has the signal ignored.
+INTERRUPTIBLE = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("service", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_what_was_done_before_it_was_interrupted_is_kept(shapes_models: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for number in range(50):
         (pictures / f"{number}.png").write_bytes(encode(draw("circle", number)))
     with subprocess.Popen(
-        [sys.executable, "-m", "service", "explain", str(pictures), "--out", str(out), "--samples", "2000"],
+        [sys.executable, "-c", INTERRUPTIBLE, "explain", str(pictures), "--out", str(out), "--samples", "2000"],
         cwd=ROOT,
         env={**os.environ, "SICHTBAR_MODELS": str(shapes_models)},
         stderr=subprocess.DEVNULL,
