@@ -180,11 +180,12 @@ def test_without_any_version_the_service_is_not_ready_until_one_comes(serve_mode
     assert models.client.get("/health/ready").status_code == 200
     shutil.rmtree(models.folder / "shapes")
     until(lambda: models.client.get("/health/ready").status_code == 503)
+    # Until it is closed and forgotten, the answer says what became of it.
+    until(lambda: models.client.get("/models").json() == {"models": []})
     refused = models.client.post("/predict", files={"file": PICTURE})
     assert (refused.status_code, refused.json()["code"]) == (503, "model_unavailable")
     assert refused.json()["detail"] == "no version of shapes is loaded"
     assert refused.headers["retry-after"]
-    until(lambda: models.client.get("/models").json() == {"models": []})
     models.publish("shapes", 3)
     assert models.client.get("/health/ready").status_code == 200
     assert models.answering("shapes", PICTURE) == 3
