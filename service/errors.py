@@ -45,6 +45,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import ValidationError
+
+
+def first_problem(invalid: ValidationError, whole: str = "") -> str:
+    """Where a document is first not valid, and what was expected there; `whole`: what to call it where it is none."""
+    problem = invalid.errors()[0]
+    where = ".".join(map(str, problem["loc"])) or whole
+    return f"{where}: {problem['msg']}" if where else problem["msg"]
+
 
 class ServiceError(Exception):
     """An expected failure. `code` is stable: clients may switch on it."""

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import LabelsNotWritten
+from service.errors import LabelsNotWritten, first_problem
 
 FILE = "labels.json"
 # No version's folder starts with a dot.
@@ -62,9 +62,7 @@ def read_labels(model: Path) -> Labels:
     except OSError as error:
         raise InvalidLabels(f"{FILE} cannot be read: {error.strerror}") from None
     except ValidationError as invalid:
-        problem = invalid.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise InvalidLabels(f"{FILE}: {where + ': ' if where else ''}{problem['msg']}") from None
+        raise InvalidLabels(f"{FILE}: {first_problem(invalid)}") from None
 
 
 def write_labels(model: Path, labels: Labels) -> None:

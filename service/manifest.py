@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from service.errors import first_problem
+
 MANIFEST = "manifest.json"
 SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -237,9 +239,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise InvalidVersion(f"{MANIFEST} cannot be read: {error.strerror}") from None
     except ValidationError as invalid:
-        problem = invalid.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise InvalidVersion(f"{MANIFEST}: {where + ': ' if where else ''}{problem['msg']}") from None
+        raise InvalidVersion(f"{MANIFEST}: {first_problem(invalid)}") from None
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise InvalidVersion(
             f"{MANIFEST} is of {manifest.name}/{manifest.version}, the folder is {folder.parent.name}/{folder.name}"

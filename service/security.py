@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.errors import RateLimited, StartupFailed
+from service.errors import RateLimited, StartupFailed, first_problem
 
 Scope = Literal["predict", "explain", "admin"]
 
@@ -159,7 +159,4 @@ def add_key(path: Path, name: str, scopes: frozenset[Scope], requests_per_minute
 
 def explain_problem(error: OSError | ValueError) -> str:
     """Why a file of keys cannot be read or written."""
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc'])) or 'its start'}: {problem['msg']}"
-    return str(error)
+    return first_problem(error, "its start") if isinstance(error, ValidationError) else str(error)

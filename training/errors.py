@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
-
-def first_problem(invalid: ValidationError) -> str:
-    """Where it is, and what was expected there."""
-    problem = invalid.errors()[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'its start'}: {problem['msg']}"
-
 
 class TrainingError(Exception):
     """The command cannot go on, and says what was expected and what was found."""

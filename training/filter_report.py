@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from service.errors import first_problem
 from service.manifest import Manifest
 from training import report
-from training.errors import VersionError, first_problem
+from training.errors import VersionError
 from training.maximise import Maximised
 from training.pages import make_folder, write_page
 from training.publish import renew
@@ -71,5 +72,5 @@ def _read(document: Path) -> report.Report:
         return report.Report.model_validate_json(document.read_bytes())
     except ValidationError as invalid:
         raise VersionError(
-            f"{document}: expected a report as `fit` writes it, found at {first_problem(invalid)}"
+            f"{document}: expected a report as `fit` writes it, found at {first_problem(invalid, 'its start')}"
         ) from None

@@ -16,11 +16,12 @@ import tensorflow as tf
 from pydantic import TypeAdapter, ValidationError
 
 from service import __version__
+from service.errors import first_problem
 from service.manifest import NAME_PATTERN, Input, Manifest, Metrics, Probe, hash_files, probe_images, sha256
 from training import export
 from training.bars import Bars
 from training.data import Picture, gather, list_classes
-from training.errors import PublishError, WeightsError, first_problem
+from training.errors import PublishError, WeightsError
 from training.evaluate import Serve, answer, measure
 from training.judge import UNRECOGNISED_SHARE
 from training.networks.applications import (
@@ -140,7 +141,9 @@ def read_class_index(path: Path) -> list[Class]:
     except OSError as error:
         raise WeightsError(f"{path}: expected a class index as JSON: {error.strerror}") from None
     except ValidationError as invalid:
-        raise WeightsError(f"{path}: expected a class index as JSON, found at {first_problem(invalid)}") from None
+        raise WeightsError(
+            f"{path}: expected a class index as JSON, found at {first_problem(invalid, 'its start')}"
+        ) from None
     if sorted(index) != list(range(IMAGENET_CLASSES)):
         raise WeightsError(f"{path}: expected the classes 0 to {IMAGENET_CLASSES - 1}, found {len(index)} classes")
     return [index[number] for number in range(IMAGENET_CLASSES)]

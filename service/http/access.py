@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Request
 
 from service.errors import Forbidden, ServiceError, Unauthenticated
-from service.http.errors import failure
+from service.http.errors import answer, failure
 from service.metrics import Metrics
 from service.security import Keys, Scope
 
@@ -57,8 +57,7 @@ class Access:
             try:
                 self._check(scope)
             except ServiceError as refused:
-                self._metrics.errors.labels(refused.code).inc()
-                await failure(scope, refused)(scope, receive, send)
+                await answer(failure(scope, refused), self._metrics, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from service import errors
 from service.classifier import Picture
-from service.errors import BodyTooSlow, InvalidRequest, NoImage, UnsupportedMediaType
+from service.errors import BodyTooSlow, InvalidRequest, NoImage, UnsupportedMediaType, first_problem
 from service.http.multipart import read_form
 from service.http.schemas import PredictBody
 
@@ -145,7 +145,5 @@ def _from_json(body: bytes) -> Picture:
     try:
         encoded = PredictBody.model_validate_json(body).image
     except ValidationError as invalid:
-        problem = invalid.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "the body"
-        raise InvalidRequest(f'expected {{"image": "<base64>"}}; {where}: {problem["msg"]}') from None
+        raise InvalidRequest(f'expected {{"image": "<base64>"}}; {first_problem(invalid, "the body")}') from None
     return Picture(from_base64(encoded, "image"))

@@ -26,7 +26,6 @@ HEADERS = {
     # A stranger's bytes: a picture, whatever else they may also be.
     "content-security-policy": "default-src 'none'; sandbox",
     "content-disposition": "inline",
-    "x-content-type-options": "nosniff",
 }
 FOUND: dict[int | str, dict[str, Any]] = {
     200: {"description": "The picture.", "headers": ETAG, "content": {"image/*": {"schema": BINARY}}},

@@ -43,10 +43,7 @@ router = APIRouter()
 
 PNG, NPY, SVG, JSON = "image/png", "application/x-npy", "image/svg+xml", "application/json"
 # Names come from manifests; the diagram runs nothing and asks no other host.
-SAFE = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
-    "x-content-type-options": "nosniff",
-}
+SAFE = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 # Kept by browsers, but asked for again: a folder of the same version may be replaced, a picture forgotten.
 CACHE = {"cache-control": "private, no-cache"}
 

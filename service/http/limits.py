@@ -14,8 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge, DeadlineExceeded, Draining, InvalidRequest, Overloaded, ServiceError
-from service.http.errors import ErrorResponse, bug, failure
+from service.errors import BodyTooLarge, DeadlineExceeded, Draining, InvalidRequest, Overloaded
+from service.http.errors import answer, bug, failure
 from service.metrics import Metrics
 
 # What a client may call its request: safe in a log line and in a header.
@@ -67,18 +67,14 @@ class RequestContext:
             # The server does so to requests that outlast its drain, and would answer in a form of its own.
             if status is None:
                 stopped = Draining("the service stopped before it had an answer")
-                await self._answer(failure(scope, stopped), scope, receive, send_named)
+                await answer(failure(scope, stopped), self._metrics, scope, receive, send_named)
         except Exception:
             log.exception("bug")
             if status is None:
-                await self._answer(bug(scope), scope, receive, send_named)
+                await answer(bug(scope), self._metrics, scope, receive, send_named)
             status = 500
         finally:
             self._record(scope, status or CLIENT_GONE, perf_counter() - started)
-
-    async def _answer(self, answer: ErrorResponse, scope: Scope, receive: Receive, send: Send) -> None:
-        self._metrics.errors.labels(answer.code).inc()
-        await answer(scope, receive, send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
@@ -105,7 +101,7 @@ class Deadline:
             refused = InvalidRequest(
                 f"expected X-Request-Timeout in seconds, more than 0 and at most {MOST_SECONDS}, got {given!r}"
             )
-            await self._refuse(refused, scope, receive, send)
+            await answer(failure(scope, refused), self._metrics, scope, receive, send)
             return
         with anyio.move_on_after(float(given)) as patience:
 
@@ -116,11 +112,7 @@ class Deadline:
             await self._app(scope, receive, send_in_time)
         if patience.cancelled_caught:
             late = DeadlineExceeded(f"no answer within {given} s, as X-Request-Timeout asks")
-            await self._refuse(late, scope, receive, send)
-
-    async def _refuse(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
-        self._metrics.errors.labels(error.code).inc()
-        await failure(scope, error)(scope, receive, send)
+            await answer(failure(scope, late), self._metrics, scope, receive, send)
 
 
 class BodyLimit:

@@ -14,7 +14,7 @@ from service import errors
 from service.classifier import Classifier
 from service.http.bodies import PREDICT_BODY, in_time, read_pictures
 from service.http.errors import responses
-from service.http.routes import PlainRoute
+from service.http.routes import PlainRoute, service_of
 from service.http.schemas import (
     ImageAnswer,
     LabelSummary,
@@ -31,9 +31,9 @@ from service.repository import VersionState
 router = APIRouter()
 
 
+# FastAPI would call what is not async on another thread.
 async def _classifier(request: Request) -> Classifier:
-    classifier: Classifier = request.app.state.classifier
-    return classifier
+    return service_of(request)
 
 
 async def refuse_repeated(request: Request) -> None:

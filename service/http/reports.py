@@ -29,7 +29,6 @@ MEDIA_TYPES = {
 HEADERS = {
     # The page's pictures are beside it and its style is inside; it runs nothing and asks no other host.
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'",
-    "x-content-type-options": "nosniff",
     # Kept by browsers, but asked for again: a folder of the same version may be replaced.
     "cache-control": "no-cache",
 }

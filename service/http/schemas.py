@@ -478,7 +478,7 @@ class LayerList(BaseModel):
         {
             "model": "fruit_cnn",
             "version": 1,
-            "input": {"height": 20, "width": 20, "resize": "crop", "crop_share": 1.0},
+            "input": {"height": 20, "width": 20, "resize": "crop", "crop_share": 1.0, "oversampling": 2.0},
             "layers": [
                 {
                     "name": "conv_1",
