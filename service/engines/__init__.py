@@ -49,9 +49,9 @@ def open_engine(name: Literal["openvino", "tensorflow"], folder: Path, *, thread
     Each engine's module is imported only when it is used: TensorFlow alone takes seconds and hundreds of megabytes.
     """
     if name == "tensorflow":
-        from service.engines.tensorflow import TensorFlowEngine
+        from service.engines.tensorflow import TensorFlowEngine, sees_gpu
 
-        return TensorFlowEngine(folder, threads=threads)
+        return TensorFlowEngine(folder, threads=threads, compiles=sees_gpu())
     from service.engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(folder, threads=threads, exact=exact)

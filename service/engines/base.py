@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,16 +29,25 @@ class Engine(Protocol):
     """A loaded SavedModel. One thread at a time calls it."""
 
     name: str
+    compiles: bool
+    """Whether the first batch of each of `batch_sizes` takes seconds, for it is compiled then."""
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         """Classify RGB pictures, uint8 [N, height, width, 3], at the manifest's size."""
         ...
 
 
+def batch_sizes(max_batch: int) -> Sequence[int]:
+    """Sizes up to the first that holds `max_batch`, each twice the one before: what is compiled."""
+    return [1 << power for power in range((max_batch - 1).bit_length() + 1)]
+
+
 def warm_up(engine: Engine, manifest: Manifest, max_batch: int) -> None:
-    """Run the smallest and the largest batch once, so that no request pays for compilation."""
+    """Run the smallest and the largest batch once, or one of each size that is compiled, so that no request waits for
+    that.
+    """
     images = probe_images(manifest.input.height, manifest.input.width)
-    for size in (1, max_batch):
+    for size in batch_sizes(max_batch) if engine.compiles else (1, max_batch):
         engine.predict(np.resize(images, (size, *images.shape[1:])))
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 import numpy as np
+import structlog
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from service.engines.base import Outputs
+from service.engines.base import Outputs, batch_sizes
+
+log = structlog.get_logger()
 
 
 def sees_gpu() -> bool:
@@ -22,20 +25,29 @@ def sees_gpu() -> bool:
 
 
 class TensorFlowEngine:
-    """One SavedModel's `serving_default`."""
+    """One SavedModel's `serving_default`, compiled by XLA where `compiles`, unless XLA cannot.
+
+    Compiled, a batch is filled up to one of `batch_sizes`, since XLA compiles for each size anew.
+    """
 
     name = "tensorflow"
 
-    def __init__(self, folder: Path, *, threads: int) -> None:
+    def __init__(self, folder: Path, *, threads: int, compiles: bool) -> None:
         _configure(threads)
         # A signature lives as long as the object that was loaded.
         self._loaded = tf.saved_model.load(str(folder))
-        self._serve = self._loaded.signatures["serving_default"]
+        signature = self._loaded.signatures["serving_default"]
+        compiled = _compiled(signature) if compiles else None
+        self.compiles = compiled is not None
+        self._serve = compiled or signature
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         """See `Engine.predict`."""
+        count = len(images)
+        if self.compiles:
+            images = np.resize(images, (batch_sizes(count)[-1], *images.shape[1:]))
         outputs = self._serve(images=tf.constant(images))
-        return Outputs(*(outputs[name].numpy() for name in Outputs._fields))
+        return Outputs(*(outputs[name].numpy()[:count] for name in Outputs._fields))
 
 
 class TensorFlowInspector:
@@ -68,6 +80,19 @@ class TensorFlowInspector:
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Every weight, by its name such as `block1_conv1/kernel`."""
         return {variable.name.split(":")[0]: variable.numpy() for variable in self._loaded.weights}
+
+
+def _compiled(signature: tf.types.experimental.ConcreteFunction) -> Callable[..., dict[str, tf.Tensor]] | None:
+    compiled: Callable[..., dict[str, tf.Tensor]] = tf.function(
+        lambda images: signature(images=images), jit_compile=True, autograph=False
+    )
+    images = signature.structured_input_signature[1]["images"]
+    try:
+        compiled(images=tf.zeros((1, *images.shape[1:]), images.dtype))
+    except tf.errors.OpError as problem:
+        log.warning("not_compiled", reason=str(problem.message).partition("\n")[0])
+        return None
+    return compiled
 
 
 def _chosen(outputs: dict[str, tf.Tensor], names: Sequence[str]) -> dict[str, tf.Tensor]:

@@ -36,6 +36,7 @@ class GatedEngine:
     """The real engine, which a test can hold up."""
 
     name = "gated"
+    compiles = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

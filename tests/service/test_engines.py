@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
+import tensorflow as tf
 
 from service.engines import choose_engine, open_engine
 from service.engines.base import probe, warm_up
+from service.engines.tensorflow import TensorFlowEngine
 from service.manifest import InvalidVersion, read_manifest
 
 ENGINES = ("openvino", "tensorflow")
@@ -71,10 +74,54 @@ def test_the_probe_refuses_another_number_of_classes(folder: Path) -> None:
         probe(open_engine("openvino", folder, threads=0), other)
 
 
+def compiled(folder: Path) -> TensorFlowEngine:
+    """As on a GPU; XLA compiles for processors as well."""
+    return TensorFlowEngine(folder, threads=0, compiles=True)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
+def test_what_is_compiled_gives_the_same_answers_at_any_number_of_pictures(folder: Path, batch: int) -> None:
+    images = np.random.default_rng(batch).integers(0, 256, (batch, 16, 12, 3), dtype=np.uint8)
+    engine = compiled(folder)
+    assert engine.compiles
+    for one, other in zip(
+        engine.predict(images), open_engine("openvino", folder, threads=0).predict(images), strict=True
+    ):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() < 1e-4
+
+
+def test_no_batch_after_the_warm_up_is_compiled(folder: Path) -> None:
+    engine = compiled(folder)
+    warm_up(engine, read_manifest(folder), 6)
+    sizes = engine._serve.experimental_get_tracing_count()
+    for count in range(1, 7):
+        engine.predict(np.zeros((count, 16, 12, 3), np.uint8))
+    assert engine._serve.experimental_get_tracing_count() == sizes == len([1, 2, 4, 8])
+
+
+def test_what_xla_cannot_compile_runs_as_it_is(tmp_path: Path) -> None:
+    class Printing(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.uint8, name="images")])
+        def serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+            lengths = tf.strings.length(tf.strings.as_string(tf.cast(images[:, 0, 0, :], tf.int32)))
+            logits = tf.cast(lengths, tf.float32)
+            return {"probabilities": tf.nn.softmax(logits), "logits": logits, "recognition": logits[:, 0]}
+
+    module = Printing()
+    tf.saved_model.save(module, tmp_path, signatures={"serving_default": module.serve})
+    with structlog.testing.capture_logs() as logs:
+        engine = compiled(tmp_path)
+    assert not engine.compiles
+    assert [line["event"] for line in logs] == ["not_compiled"]
+    assert engine.predict(np.full((3, 2, 2, 3), 100, np.uint8)).logits.tolist() == [[3, 3, 3]] * 3
+
+
 class Nan:
     """An engine whose weights have gone wrong."""
 
     name = "nan"
+    compiles = False
 
     def __init__(self, folder: Path) -> None:
         self._engine = open_engine("openvino", folder, threads=0)
