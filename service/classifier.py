@@ -82,6 +82,8 @@ class Classifier:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.metrics.ready.set_function(lambda: self.ready)
+        self.metrics.queue_limit.set(settings.max_queue)
         self.explaining = Explaining(settings, self.metrics)
         self.rollout = Rollout(
             settings,
@@ -145,7 +147,7 @@ class Classifier:
             DeadlineExceeded: the answer would come too late.
             InferenceFailed: the model failed.
         """
-        with version.statistics.request() as spent, self._limits(len(pictures)):
+        with self._request(version, len(pictures)) as spent:
             alone = len(pictures) == 1
             decoded = await _together([self._decode(picture, version, alone, keep) for picture in pictures])
             return await _together(
@@ -161,7 +163,7 @@ class Classifier:
         """
         if not images:
             raise NoImage("expected at least one picture, got none")
-        with version.statistics.request() as spent, self._limits(len(images)):
+        with self._request(version, len(images)) as spent:
             alone = len(images) == 1
             decoded = await _together(
                 [
@@ -198,7 +200,7 @@ class Classifier:
             decode(picture.data, max_pixels=self.settings.max_pixels)
             return hashlib.sha256(picture.data).hexdigest()
 
-        with self._deadline():
+        with self._deadline(), self.metrics.refusals():
             image_id = await self._decoders.run(read)
         if keep:
             await self.images.put(picture.data, image_id)
@@ -241,20 +243,24 @@ class Classifier:
         if self._looking >= MOST_LOOKING:
             raise Overloaded(f"{self._looking} requests are waiting already")
         self._looking += 1
+        started = perf_counter()
         try:
-            with anyio.fail_after(LOOK_SECONDS):
-                return await self.explainer.run(function, version.folder, *arguments, digest=version.digest)
+            with anyio.fail_after(LOOK_SECONDS), self.metrics.refusals():
+                seen = await self.explainer.run(function, version.folder, *arguments, digest=version.digest)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {LOOK_SECONDS} s") from None
         finally:
             self._looking -= 1
+        self.metrics.look_seconds.labels(*version.metric_labels).observe(perf_counter() - started)
+        return seen
 
     @contextmanager
-    def _limits(self, images: int) -> Iterator[None]:
-        if images > self.settings.max_images:
-            raise TooManyImages(f"expected at most {self.settings.max_images} pictures, got {images}")
-        with self._deadline():
-            yield
+    def _request(self, version: Version, images: int) -> Iterator[list[dict[str, float]]]:
+        with self.metrics.model_request(*version.metric_labels), version.statistics.request() as spent:
+            if images > self.settings.max_images:
+                raise TooManyImages(f"expected at most {self.settings.max_images} pictures, got {images}")
+            with self._deadline():
+                yield spent
 
     @contextmanager
     def _deadline(self) -> Iterator[None]:
@@ -273,7 +279,8 @@ class Classifier:
             return fit(image, target), hashlib.sha256(picture.data).hexdigest() if keep else None
 
         try:
-            pixels, image_id = read() if alone and is_quick(picture.data) else await self._decoders.run(read)
+            with self.metrics.refusals():
+                pixels, image_id = read() if alone and is_quick(picture.data) else await self._decoders.run(read)
         except ImageError as error:
             raise error if not picture.name else type(error)(f"{picture.name}: {error}") from error.__cause__
         return _Decoded(pixels, image_id, perf_counter() - started)
@@ -306,10 +313,9 @@ class Classifier:
         answer = await version.batcher.submit(decoded.pixels)
         seconds = {} if decoded.seconds is None else {"decode": decoded.seconds}
         seconds |= {"queue": answer.queued, "inference": answer.ran}
-        labels = (version.manifest.name, str(version.manifest.version))
         for stage, each in seconds.items():
-            self.metrics.stage_seconds.labels(*labels, stage).observe(each)
-        self.metrics.predictions.labels(*labels).inc()
+            self.metrics.stage_seconds.labels(*version.metric_labels, stage).observe(each)
+        self.metrics.predictions.labels(*version.metric_labels).inc()
         spent.append(seconds)
         return answer.value, seconds
 

@@ -48,6 +48,11 @@ class Version:
         """See `Manifest.digest`."""
         return self.manifest.digest
 
+    @property
+    def metric_labels(self) -> tuple[str, str]:
+        """Its model's name and its number, as metrics have them."""
+        return self.manifest.name, str(self.manifest.version)
+
 
 @dataclass(frozen=True)
 class VersionState:
@@ -202,7 +207,7 @@ class Repository:
         ended = [version for number, version in before.items() if serving.versions.get(number) is not version]
         for version in began:
             version.batcher.start()
-            self._metrics.watch_queue(model, str(version.manifest.version), partial(_waiting, version.batcher))
+            self._metrics.watch_queue(*version.metric_labels, partial(_waiting, version.batcher))
         if serving.versions:
             self._serving[model] = serving
         else:

@@ -286,7 +286,7 @@ class Rollout:
         # Whatever an engine raises on a folder from outside, the other versions shall serve.
         except Exception as error:
             folder.problem = ("failed", _reason(error))
-            self._metrics.load_failures.labels(model).inc()
+            self._metrics.load_failures.labels(model, str(number)).inc()
             log.error(
                 "version_failed",
                 model=model,
@@ -297,6 +297,7 @@ class Rollout:
         else:
             seconds = monotonic() - started
             self._metrics.load_seconds.labels(model).observe(seconds)
+            self._metrics.loads.labels(model, str(number)).inc()
             log.info("version_loaded", model=model, version=number, engine=engine.name, seconds=round(seconds, 3))
             return Version(folder.path, manifest, engine.name, self.repository.batcher(manifest, engine))
         return current

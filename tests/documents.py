@@ -1,4 +1,4 @@
-"""What the README shows, made from the code: `python -m tests.documents` writes it, test_documents.py holds it."""
+"""What documents show, made from the code: `python -m tests.documents` writes it, test_documents.py holds it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import re
 from pathlib import Path
 
 import httpx
+from prometheus_client.metrics import MetricWrapperBase
 
 from service.app import create_app
+from service.http.errors import BUG, FRAMEWORK_CODES, KINDS
 from service.manifest import read_manifest
+from service.metrics import LABELS, Metrics
 from service.settings import Settings, table
 from tests.conftest import ROOT, LiveServer
 
 README = ROOT / "README.md"
+METRICS = ROOT / "docs" / "metrics.md"
 
 
 def as_served() -> Settings:
@@ -24,10 +28,10 @@ def as_served() -> Settings:
     return Settings(models=ROOT / "models", default_model=match[1], engine="openvino")
 
 
-def section(name: str) -> str:
-    """The README's text between `<!-- name -->` and `<!-- /name -->`."""
-    match = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert match, f"README.md has no section {name}"
+def section(name: str, document: Path = README) -> str:
+    """A document's text between `<!-- name -->` and `<!-- /name -->`."""
+    match = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", document.read_text(encoding="utf-8"), re.DOTALL)
+    assert match, f"{document.name} has no section {name}"
     return match[1]
 
 
@@ -50,6 +54,50 @@ def models_table(models: Path = ROOT / "models") -> str:
     return "".join(rows)
 
 
+def family(name: str) -> str:
+    """What the code calls a metric that is scraped by this name."""
+    return re.sub("_(total|info|bucket|sum|count)$", "", name)
+
+
+def label_values(metric: str, label: str) -> tuple[str, ...] | str:
+    """What a metric's label may be: all of it, or in words."""
+    return LABELS[f"{metric}.{label}"] if f"{metric}.{label}" in LABELS else LABELS[label]
+
+
+def scraped() -> list[tuple[str, str, tuple[str, ...], str]]:
+    """Name as it is scraped, type, labels and meaning of every metric of ours."""
+    found = []
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.collect()
+            suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            labels = metric._labelnames or [label for sample in family.samples for label in sample.labels]
+            found.append((family.name + suffix, family.type, tuple(labels), family.documentation))
+    return found
+
+
+def metrics_table() -> str:
+    rows = ["| metric | type | unit | labels | what |\n", "|---|---|---|---|---|\n"]
+    for name, kind, labels, text in scraped():
+        unit = next((unit for unit in ("seconds", "bytes") if name.endswith(f"_{unit}")), "")
+        told = [
+            f"`{label}`: {', '.join(value or 'none' for value in values)}"
+            if isinstance(values, tuple)
+            else f"`{label}`"
+            for label in labels
+            if (values := label_values(family(name), label))
+        ]
+        rows.append(f"| `{name}` | {kind} | {unit or 'number'} | {'; '.join(told)} | {text} |\n")
+    return "".join(rows)
+
+
+def labels_table() -> str:
+    """The labels whose values are not in the table of metrics."""
+    rows = [f"| `{label}` | {values} |\n" for label, values in LABELS.items() if isinstance(values, str)]
+    codes = ", ".join(f"`{code}`" for code in sorted({*KINDS, *FRAMEWORK_CODES.values(), "http_error", BUG.code}))
+    return "| label | what |\n|---|---|\n" + "".join(rows) + f"\nCodes: {codes}.\n"
+
+
 def fenced(value: object) -> str:
     return f"```json\n{json.dumps(value, indent=2, ensure_ascii=False)}\n```\n"
 
@@ -69,18 +117,29 @@ def contents(client: httpx.Client) -> dict[str, str]:
     }
 
 
+def tables() -> dict[str, str]:
+    """Every generated section of docs/metrics.md."""
+    return {"metrics": metrics_table(), "labels": labels_table()}
+
+
 def write() -> None:
-    """Bring the README up to date."""
+    """Bring all up to date."""
     with (
         LiveServer(create_app(as_served())) as server,
         httpx.Client(base_url=server.url) as client,
     ):
-        text = README.read_text(encoding="utf-8")
-        for name, content in contents(client).items():
-            text = text.replace(
-                f"<!-- {name} -->\n{section(name)}<!-- /{name} -->", f"<!-- {name} -->\n{content}<!-- /{name} -->"
-            )
-    README.write_text(text, encoding="utf-8")
+        replace(README, contents(client))
+    replace(METRICS, tables())
+
+
+def replace(document: Path, sections: dict[str, str]) -> None:
+    text = document.read_text(encoding="utf-8")
+    for name, content in sections.items():
+        text = text.replace(
+            f"<!-- {name} -->\n{section(name, document)}<!-- /{name} -->",
+            f"<!-- {name} -->\n{content}<!-- /{name} -->",
+        )
+    document.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,11 @@ def test_generated_tables_are_up_to_date(bundled: httpx.Client, name: str) -> No
     assert documents.section(name) == documents.contents(bundled)[name], STALE
 
 
+@pytest.mark.parametrize("name", documents.tables())
+def test_the_tables_of_metrics_are_up_to_date(name: str) -> None:
+    assert documents.section(name, documents.METRICS) == documents.tables()[name], STALE
+
+
 @pytest.mark.parametrize("name", ["answer", "problem"])
 def test_shown_answers_are_the_service_s(bundled: httpx.Client, name: str) -> None:
     shown, given = documents.section(name), documents.contents(bundled)[name]
@@ -142,9 +147,9 @@ def test_every_call_of_the_readme_s_table_is_there(bundled: httpx.Client) -> Non
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
-    for document in ROOT.glob("*.md"):
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
-            assert target.startswith("https://") or (ROOT / target).exists(), (document.name, target)
+            assert target.startswith("https://") or (document.parent / target).exists(), (document.name, target)
 
 
 def test_every_script_that_is_named_exists() -> None:

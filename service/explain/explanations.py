@@ -156,6 +156,7 @@ class Explanations:
         name = asked.drawing(style) if keep else f"{asked.drawing(style)}-{_digest(explanation.model_dump_json())}"
 
         async def work(flight: Flight[bytes]) -> bytes:
+            started = perf_counter()
             png = await self._within(
                 self._explainer.run(
                     tasks.draw,
@@ -168,6 +169,7 @@ class Explanations:
                     digest=asked.version.digest,
                 )
             )
+            self._metrics.stage_seconds.labels(*asked.version.metric_labels, "render").observe(perf_counter() - started)
             if keep:
                 await self._results.put(name, png, shows_picture=True)
             return png
@@ -208,8 +210,7 @@ class Explanations:
         self._bytes -= size
 
     async def _compute(self, flight: Flight[Explanation], asked: Asked, data: bytes) -> Explanation:
-        manifest, method = asked.version.manifest, asked.question.method
-        labels = (method, manifest.name, str(manifest.version))
+        labels = (asked.question.method, *asked.version.metric_labels)
         outcome = "cancelled"
         turn: AbstractAsyncContextManager[object] = self._turn if flight.lane == "long" else nullcontext()
         try:
