@@ -271,6 +271,8 @@ class Rollout:
         folder.tried, folder.problem = folder.files, None
         model, number = folder.path.parent.name, int(folder.path.name)
         started = monotonic()
+        # A counter that starts at nothing hides its first increase.
+        failures = self._metrics.load_failures.labels(model, str(number))
         try:
             manifest = await self._run(_promised, folder.path)
             if current is not None and current.digest == manifest.digest:
@@ -286,7 +288,7 @@ class Rollout:
         # Whatever an engine raises on a folder from outside, the other versions shall serve.
         except Exception as error:
             folder.problem = ("failed", _reason(error))
-            self._metrics.load_failures.labels(model, str(number)).inc()
+            failures.inc()
             log.error(
                 "version_failed",
                 model=model,

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import httpx
+import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from service.app import create_app
@@ -18,6 +19,7 @@ from tests.conftest import ROOT, LiveServer
 
 README = ROOT / "README.md"
 METRICS = ROOT / "docs" / "metrics.md"
+ALERTS = ROOT / "docker" / "prometheus" / "alerts.yml"
 
 
 def as_served() -> Settings:
@@ -98,6 +100,16 @@ def labels_table() -> str:
     return "| label | what |\n|---|---|\n" + "".join(rows) + f"\nCodes: {codes}.\n"
 
 
+def alerts_table() -> str:
+    rows = ["| alert | severity | when | what to do |\n", "|---|---|---|---|\n"]
+    for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]:
+        for rule in group["rules"]:
+            said = rule["annotations"]
+            when, do = (re.sub(r"\{\{ \$(labels\.)?(\w+).*?\}\}", r"*\2*", said[key]) for key in ("summary", "runbook"))
+            rows.append(f"| `{rule['alert']}` | {rule['labels']['severity']} | {when} | {do} |\n")
+    return "".join(rows)
+
+
 def fenced(value: object) -> str:
     return f"```json\n{json.dumps(value, indent=2, ensure_ascii=False)}\n```\n"
 
@@ -119,7 +131,7 @@ def contents(client: httpx.Client) -> dict[str, str]:
 
 def tables() -> dict[str, str]:
     """Every generated section of docs/metrics.md."""
-    return {"metrics": metrics_table(), "labels": labels_table()}
+    return {"metrics": metrics_table(), "labels": labels_table(), "alerts": alerts_table()}
 
 
 def write() -> None:
