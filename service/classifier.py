@@ -14,6 +14,7 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
+from service.answers import Answers
 from service.decode import decode, fit, is_quick
 from service.engines import require_tensorflow
 from service.engines.base import Outputs
@@ -34,6 +35,8 @@ Pixels = NDArray[np.uint8]
 MOST_LOOKING, LOOK_SECONDS = 64, 60
 # Bodies up to here are read in less time than handing the work to another thread takes.
 QUICK_BODY = 16_384
+# Where an answer was kept from before.
+UNSPENT = {"decode": 0.0, "queue": 0.0, "inference": 0.0}
 # Kept pictures that requests may hold in memory at once.
 MOST_IN_HAND = 64
 
@@ -66,12 +69,20 @@ class Classified:
     recognised: bool | None
     seconds: dict[str, float]
     """By stage."""
+    cached: bool
+    """Whether the model was asked before, and not again."""
 
 
 class _Decoded(NamedTuple):
     pixels: Pixels
     image_id: str | None = None
     seconds: float | None = None
+
+
+class _Known(NamedTuple):
+    outputs: Outputs
+    image_id: str
+    seconds: float
 
 
 class Classifier:
@@ -94,6 +105,7 @@ class Classifier:
         self.repository = self.rollout.repository
         self._looking = self._in_hand = self._bytes_in_hand = 0
         self.draining = False
+        self._answers = Answers(settings.cache_bytes, self.metrics.cache_bytes.set)
         self._decoders = BoundedPool(settings.decode_threads, max_queue=settings.max_queue, name="decode")
 
     async def __aenter__(self) -> Classifier:
@@ -151,7 +163,7 @@ class Classifier:
             alone = len(pictures) == 1
             decoded = await _together([self._decode(picture, version, alone, keep) for picture in pictures])
             return await _together(
-                [self._classify(*pair, version, top_k, spent) for pair in zip(pictures, decoded, strict=True)]
+                [self._classify(*pair, version, top_k, spent, keep) for pair in zip(pictures, decoded, strict=True)]
             )
 
     async def infer(self, images: Sequence[Picture | Pixels], version: Version) -> Outputs:
@@ -270,13 +282,20 @@ class Classifier:
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {self.settings.timeout:g} s") from None
 
-    async def _decode(self, picture: Picture, version: Version, alone: bool, keep: bool) -> _Decoded:
+    async def _decode(self, picture: Picture, version: Version, alone: bool, keep: bool) -> _Decoded | _Known:
         started = perf_counter()
         target = version.manifest.input
+        known: str | None = None
+        if self.settings.cache_bytes:
+            known = await self.read(picture.data, lambda: _image_id(picture))
+            outputs = self._answers.get(known, version.digest)
+            self.metrics.cache.labels(*version.metric_labels, "miss" if outputs is None else "hit").inc()
+            if outputs is not None:
+                return _Known(outputs, known, perf_counter() - started)
 
         def read() -> tuple[Pixels, str | None]:
             image = decode(picture.data, max_pixels=self.settings.max_pixels, target=target)
-            return fit(image, target), hashlib.sha256(picture.data).hexdigest() if keep else None
+            return fit(image, target), known or (_image_id(picture) if keep else None)
 
         try:
             with self.metrics.refusals():
@@ -286,15 +305,22 @@ class Classifier:
         return _Decoded(pixels, image_id, perf_counter() - started)
 
     async def _classify(
-        self, picture: Picture, decoded: _Decoded, version: Version, top_k: int, spent: list[dict[str, float]]
+        self,
+        picture: Picture,
+        decoded: _Decoded | _Known,
+        version: Version,
+        top_k: int,
+        spent: list[dict[str, float]],
+        keep: bool,
     ) -> Classified:
         kept: asyncio.Task[bool] | None = None
-        if decoded.image_id is not None and not self.images.holds(decoded.image_id):
+        image_id = decoded.image_id if keep else None
+        if image_id is not None and not self.images.holds(image_id):
             # While the model runs.
-            kept = asyncio.create_task(self.images.put(picture.data, decoded.image_id))
+            kept = asyncio.create_task(self.images.put(picture.data, image_id))
         try:
             outputs, seconds = await self._answer(decoded, version, spent)
-            image_id = decoded.image_id if kept is None or await kept else None
+            image_id = image_id if kept is None or await kept else None
         finally:
             if kept:
                 kept.cancel()
@@ -304,24 +330,35 @@ class Classifier:
             name=picture.name,
             predictions=rank(outputs, manifest.labels, top_k),
             recognised=is_recognised(float(outputs.recognition), manifest.recognition_threshold),
-            seconds={stage: round(each, 6) for stage, each in seconds.items()},
+            seconds=UNSPENT | {stage: round(each, 6) for stage, each in seconds.items()},
+            cached=isinstance(decoded, _Known),
         )
 
     async def _answer(
-        self, decoded: _Decoded, version: Version, spent: list[dict[str, float]]
+        self, decoded: _Decoded | _Known, version: Version, spent: list[dict[str, float]]
     ) -> tuple[Outputs, dict[str, float]]:
-        answer = await version.batcher.submit(decoded.pixels)
-        seconds = {} if decoded.seconds is None else {"decode": decoded.seconds}
-        seconds |= {"queue": answer.queued, "inference": answer.ran}
+        if isinstance(decoded, _Known):
+            outputs, seconds = decoded.outputs, {"cache": decoded.seconds}
+        else:
+            answer = await version.batcher.submit(decoded.pixels)
+            outputs = answer.value
+            seconds = {} if decoded.seconds is None else {"decode": decoded.seconds}
+            seconds |= {"queue": answer.queued, "inference": answer.ran}
+            if decoded.image_id is not None:
+                self._answers.put(decoded.image_id, version.digest, outputs)
         for stage, each in seconds.items():
             self.metrics.stage_seconds.labels(*version.metric_labels, stage).observe(each)
         self.metrics.predictions.labels(*version.metric_labels).inc()
         spent.append(seconds)
-        return answer.value, seconds
+        return outputs, seconds
 
 
 async def _given(pixels: Pixels) -> _Decoded:
     return _Decoded(pixels)
+
+
+def _image_id(picture: Picture) -> str:
+    return hashlib.sha256(picture.data).hexdigest()
 
 
 async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -38,7 +38,8 @@ LABELS: dict[str, tuple[str, ...] | str] = {
     "sichtbar_build.version": "this release",
     "sichtbar_http_requests.method": ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "other"),
     "sichtbar_model_requests.outcome": ("answered", "refused", "unavailable", "failed", "abandoned"),
-    "sichtbar_stage_seconds.stage": ("decode", "queue", "inference", "render"),
+    "sichtbar_stage_seconds.stage": ("decode", "queue", "inference", "cache", "render"),
+    "sichtbar_cache.result": ("hit", "miss"),
     "sichtbar_images_refused.reason": tuple(sorted(kind.code for kind in ImageError.__subclasses__())),
     "sichtbar_images_not_stored.reason": (
         "busy",
@@ -101,14 +102,26 @@ class Metrics:
             registry=self.registry,
         )
         self.predictions = Counter(
-            "sichtbar_predictions", "Pictures classified.", ["model", "version"], registry=self.registry
+            "sichtbar_predictions",
+            "Pictures classified, those from the cache too.",
+            ["model", "version"],
+            registry=self.registry,
         )
         self.stage_seconds = Histogram(
             "sichtbar_stage_seconds",
-            "Seconds that one picture spent in a stage: decode, queue and inference; render draws its explanation.",
+            "Seconds of a picture in a stage: decode, queue and inference, or cache; render draws its explanation.",
             ["model", "version", "stage"],
             buckets=SECONDS,
             registry=self.registry,
+        )
+        self.cache = Counter(
+            "sichtbar_cache",
+            "Pictures looked up among those answered before, where SICHTBAR_CACHE_BYTES keeps any.",
+            ["model", "version", "result"],
+            registry=self.registry,
+        )
+        self.cache_bytes = Gauge(
+            "sichtbar_cache_bytes", "Bytes of answers that this process keeps.", registry=self.registry
         )
         self.batch_size = Histogram(
             "sichtbar_batch_size",

@@ -82,6 +82,12 @@ class Settings(BaseSettings):
     max_queue: PositiveInt = Field(
         default=256, description="Pictures that may wait, for decoding and for each model; one more gets 503."
     )
+    cache_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes of answers that each process keeps in memory, the least recently used removed first, so "
+        "that a picture that comes again costs neither decoding nor inference; 0 keeps none.",
+    )
     timeout: Seconds = Field(
         default=10.0,
         gt=0,

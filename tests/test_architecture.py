@@ -109,6 +109,7 @@ SERVICE = [
     "service.engines.tensorflow",
     "service.engines.openvino",
     "service.engines",
+    "service.answers",
     "service.render",
     "service.labels",
     "service.watch",

@@ -1,4 +1,4 @@
-"""Whether what a client has is still right: RFC 9110's `ETag` and `If-None-Match`."""
+"""Whether what a client has is still right: RFC 9110's `ETag` and `If-None-Match`; `X-Cache`: whether we had it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from typing import Annotated
 from fastapi import Header, Response
 
 ETAG = {"ETag": {"description": "The same as long as the answer is the same.", "schema": {"type": "string"}}}
+
+CACHE = {
+    "X-Cache": {
+        "description": "Whether it was kept from before: hit or miss.",
+        "schema": {"type": "string", "enum": ["hit", "miss"]},
+    }
+}
 
 IfNoneMatch = Annotated[str | None, Header(description="ETags of what the client has; 304 where one still holds.")]
 

@@ -21,7 +21,7 @@ from service.explain.style import Style
 from service.http.bodies import BINARY, BODY_ERRORS, IMAGE_ERRORS, PICTURE_BODY, read_picture
 from service.http.disconnect import until_gone
 from service.http.errors import failed, problem_of_ended, responses
-from service.http.etags import ETAG, IfNoneMatch, unless_held
+from service.http.etags import CACHE, ETAG, IfNoneMatch, unless_held
 from service.http.native import Service, address
 from service.http.schemas import (
     ExplainBodyQuery,
@@ -58,12 +58,6 @@ EXPLAIN_ERRORS = (
     errors.ExplainerDied,
     errors.ExplanationFailed,
 )
-CACHE = {
-    "X-Cache": {
-        "description": "Whether it was kept from before: hit or miss.",
-        "schema": {"type": "string", "enum": ["hit", "miss"]},
-    }
-}
 RESULT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The drawing, or with `format=json` its numbers.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +14,7 @@ from service import errors
 from service.classifier import Classifier
 from service.http.bodies import PREDICT_BODY, in_time, read_pictures
 from service.http.errors import responses
+from service.http.etags import CACHE
 from service.http.routes import PlainRoute, service_of
 from service.http.schemas import (
     ImageAnswer,
@@ -29,6 +30,8 @@ from service.http.schemas import (
 from service.repository import VersionState
 
 router = APIRouter()
+
+KEPT: dict[int | str, dict[str, Any]] = {200: {"headers": CACHE}}
 
 
 # FastAPI would call what is not async on another thread.
@@ -76,7 +79,8 @@ class PredictRoute(PlainRoute):
     summary="Classify pictures",
     response_model=PredictAnswer,
     openapi_extra={"requestBody": PREDICT_BODY},
-    responses=responses(
+    responses=KEPT
+    | responses(
         errors.BodyTooSlow,
         errors.BodyTooLarge,
         errors.ImageTooLarge,
@@ -104,6 +108,9 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
     Unless `version` is given, a share of requests goes to the canary, where there is one: by the first picture, so that
     the same one always goes to the same version.
 
+    Where `SICHTBAR_CACHE_BYTES` keeps answers, `X-Cache` is `hit` if all of these were kept from before; each that was
+    has `cache` among its seconds.
+
     Each picture is kept for a while under its `image_id`, for calls that take one instead of a second upload.
     """
     version = service.repository.find(query.model, query.version)
@@ -116,7 +123,10 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
         version=version.manifest.version,
         images=[ImageAnswer.model_validate(picture, from_attributes=True) for picture in classified],
     )
-    return Response(answer.model_dump_json(), media_type="application/json")
+    headers = {}
+    if service.settings.cache_bytes:
+        headers["x-cache"] = "hit" if all(picture.cached for picture in classified) else "miss"
+    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.head("/models", include_in_schema=False)

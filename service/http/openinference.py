@@ -20,6 +20,7 @@ from service.http.inference import read_question, write_answer
 from service.http.routes import PlainRoute, service_of, version_of
 from service.http.tensors import INPUT, input_shape, output_shapes
 from service.repository import Version
+from service.settings import Settings
 from service.statistics import Duration
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository", "statistics"]
@@ -130,7 +131,8 @@ async def load(request: Request) -> Response:
 
 async def statistics(request: Request) -> Response:
     """What versions have done since they were loaded: all, a model's, or one."""
-    repository = service_of(request).repository
+    service = service_of(request)
+    repository = service.repository
     if "version" in request.path_params:
         versions = [version_of(request)]
     elif "model" in request.path_params:
@@ -138,7 +140,7 @@ async def statistics(request: Request) -> Response:
         versions = [version for version in repository.versions if version.manifest.name == name]
     else:
         versions = repository.versions
-    return JSONResponse({"model_stats": [_statistics(version) for version in versions]})
+    return JSONResponse({"model_stats": [_statistics(version, service.settings) for version in versions]})
 
 
 COMPRESS = [Middleware(GZipMiddleware, minimum_size=COMPRESSED_FROM, compresslevel=COMPRESSION)]
@@ -160,8 +162,9 @@ for which in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
     ]
 
 
-def _statistics(version: Version) -> dict[str, object]:
+def _statistics(version: Version, settings: Settings) -> dict[str, object]:
     did, stages = version.statistics, version.statistics.stages
+    missed = stages["decode"].count if settings.cache_bytes else 0
     executions = version.batcher.executions
     return {
         "name": version.manifest.name,
@@ -176,8 +179,8 @@ def _statistics(version: Version) -> dict[str, object]:
             "compute_input": _duration(stages["decode"]),
             "compute_infer": _duration(stages["inference"]),
             "compute_output": _duration(Duration()),
-            "cache_hit": _duration(Duration()),
-            "cache_miss": _duration(Duration()),
+            "cache_hit": _duration(stages["cache"]),
+            "cache_miss": _duration(Duration(missed)),
         },
         "batch_stats": [
             {

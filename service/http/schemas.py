@@ -360,6 +360,12 @@ class Seconds(BaseModel):
     decode: float = Field(ge=0, description="Waiting for a decoder and decoding.")
     queue: float = Field(ge=0, description="Waiting for the model.")
     inference: float = Field(ge=0, description="The batch that held the picture.")
+    cache: float | None = Field(
+        default=None,
+        ge=0,
+        exclude_if=lambda seconds: seconds is None,
+        description="Finding the answer among those kept, where it was: then the others are 0.",
+    )
 
 
 class ImageAnswer(BaseModel):
