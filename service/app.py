@@ -35,6 +35,7 @@ from service.http.limits import BodyLimit, Deadline, RequestContext
 from service.metrics import Metrics
 from service.security import Keys
 from service.settings import Settings
+from service.tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -46,12 +47,15 @@ def create_app(settings: Settings) -> FastAPI:
         StartupFailed: the file of keys is not valid.
     """
     classifier = Classifier(settings)
+    tracing = Tracing()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
+            tracing.open()
             async with classifier:
                 yield
+            await tracing.close()
         except StartupFailed as failure:
             log.error(failure.code, reason=str(failure))
             raise
@@ -66,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         middleware=[
-            Middleware(RequestContext, metrics=classifier.metrics),
+            Middleware(RequestContext, metrics=classifier.metrics, tracing=tracing),
             *_guards(settings, classifier.metrics),
             Middleware(Deadline, metrics=classifier.metrics),
             # The limit counts what a body inflates to.
@@ -104,11 +108,13 @@ def _guards(settings: Settings, metrics: Metrics) -> Iterator[Middleware]:
                 "authorization",
                 "content-type",
                 "if-none-match",
+                "traceparent",
+                "tracestate",
                 "x-api-key",
                 "x-request-id",
                 "x-request-timeout",
             ],
-            expose_headers=["etag", "location", "retry-after", "x-cache", "x-request-id"],
+            expose_headers=["etag", "location", "retry-after", "traceresponse", "x-cache", "x-request-id"],
         )
     if settings.keys is not None:
         yield Middleware(Access, Keys(settings.keys), metrics, watched_open=settings.open_metrics)

@@ -14,6 +14,7 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
+from service import tracing
 from service.answers import Answers
 from service.decode import decode, fit, is_quick
 from service.engines import require_tensorflow
@@ -212,10 +213,10 @@ class Classifier:
             decode(picture.data, max_pixels=self.settings.max_pixels)
             return hashlib.sha256(picture.data).hexdigest()
 
-        with self._deadline(), self.metrics.refusals():
+        with self._deadline(), self.metrics.refusals(), tracing.stage("decode"):
             image_id = await self._decoders.run(read)
         if keep:
-            await self.images.put(picture.data, image_id)
+            await self._keep(picture, image_id)
         return image_id
 
     @asynccontextmanager
@@ -257,7 +258,7 @@ class Classifier:
         self._looking += 1
         started = perf_counter()
         try:
-            with anyio.fail_after(LOOK_SECONDS), self.metrics.refusals():
+            with anyio.fail_after(LOOK_SECONDS), self.metrics.refusals(), tracing.stage("look", version.metric_labels):
                 seen = await self.explainer.run(function, version.folder, *arguments, digest=version.digest)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {LOOK_SECONDS} s") from None
@@ -298,11 +299,15 @@ class Classifier:
             return fit(image, target), known or (_image_id(picture) if keep else None)
 
         try:
-            with self.metrics.refusals():
+            with self.metrics.refusals(), tracing.stage("decode", version.metric_labels):
                 pixels, image_id = read() if alone and is_quick(picture.data) else await self._decoders.run(read)
         except ImageError as error:
             raise error if not picture.name else type(error)(f"{picture.name}: {error}") from error.__cause__
         return _Decoded(pixels, image_id, perf_counter() - started)
+
+    async def _keep(self, picture: Picture, image_id: str) -> bool:
+        with tracing.stage("store"):
+            return await self.images.put(picture.data, image_id)
 
     async def _classify(
         self,
@@ -317,7 +322,7 @@ class Classifier:
         image_id = decoded.image_id if keep else None
         if image_id is not None and not self.images.holds(image_id):
             # While the model runs.
-            kept = asyncio.create_task(self.images.put(picture.data, image_id))
+            kept = asyncio.create_task(self._keep(picture, image_id))
         try:
             outputs, seconds = await self._answer(decoded, version, spent)
             image_id = image_id if kept is None or await kept else None
@@ -339,11 +344,14 @@ class Classifier:
     ) -> tuple[Outputs, dict[str, float]]:
         if isinstance(decoded, _Known):
             outputs, seconds = decoded.outputs, {"cache": decoded.seconds}
+            tracing.ended("cache", decoded.seconds, version.metric_labels)
         else:
             answer = await version.batcher.submit(decoded.pixels)
             outputs = answer.value
             seconds = {} if decoded.seconds is None else {"decode": decoded.seconds}
             seconds |= {"queue": answer.queued, "inference": answer.ran}
+            tracing.ended("queue", answer.queued, version.metric_labels, ago=answer.ran)
+            tracing.ended("inference", answer.ran, version.metric_labels)
             if decoded.image_id is not None:
                 self._answers.put(decoded.image_id, version.digest, outputs)
         for stage, each in seconds.items():

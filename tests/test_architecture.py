@@ -82,6 +82,7 @@ ALLOWED = {
         "training/likeness.py",
     },
     "prometheus_client": {"service/metrics.py", "service/http/health.py"},
+    "opentelemetry": {"service/tracing.py"},
     "pydantic_settings": {"service/settings.py"},
 }
 
@@ -94,6 +95,7 @@ SERVICE = [
     "service.policy",
     "service.settings",
     "service.metrics",
+    "service.tracing",
     "service.logs",
     "service.security",
     "service.decode",

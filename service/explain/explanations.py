@@ -16,7 +16,7 @@ import anyio
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from service import __version__
+from service import __version__, tracing
 from service.errors import DeadlineExceeded, Overloaded, ServiceError
 from service.explain import tasks
 from service.explain.flights import Flight, Flights, landed
@@ -157,18 +157,19 @@ class Explanations:
 
         async def work(flight: Flight[bytes]) -> bytes:
             started = perf_counter()
-            png = await self._within(
-                self._explainer.run(
-                    tasks.draw,
-                    asked.version.folder,
-                    data,
-                    explanation,
-                    style,
-                    self._max_pixels,
-                    lane="quick",
-                    digest=asked.version.digest,
+            with tracing.stage("render", asked.version.metric_labels):
+                png = await self._within(
+                    self._explainer.run(
+                        tasks.draw,
+                        asked.version.folder,
+                        data,
+                        explanation,
+                        style,
+                        self._max_pixels,
+                        lane="quick",
+                        digest=asked.version.digest,
+                    )
                 )
-            )
             self._metrics.stage_seconds.labels(*asked.version.metric_labels, "render").observe(perf_counter() - started)
             if keep:
                 await self._results.put(name, png, shows_picture=True)
@@ -217,18 +218,19 @@ class Explanations:
             async with turn:
                 flight.start()
                 started = perf_counter()
-                explanation = await self._within(
-                    self._explainer.run(
-                        tasks.explain,
-                        asked.version.folder,
-                        data,
-                        asked.question,
-                        self._max_pixels,
-                        lane=flight.lane,
-                        digest=asked.version.digest,
-                        on_progress=flight.report,
+                with tracing.stage("explain", asked.version.metric_labels):
+                    explanation = await self._within(
+                        self._explainer.run(
+                            tasks.explain,
+                            asked.version.folder,
+                            data,
+                            asked.question,
+                            self._max_pixels,
+                            lane=flight.lane,
+                            digest=asked.version.digest,
+                            on_progress=flight.report,
+                        )
                     )
-                )
             outcome = "done"
         except Exception:
             outcome = "failed"

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import BodyTooLarge, DeadlineExceeded, Draining, InvalidRequest, Overloaded
 from service.http.errors import answer, bug, failure
 from service.metrics import Metrics
+from service.tracing import Trace, Tracing
 
 # What a client may call its request: safe in a log line and in a header.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -33,17 +34,21 @@ log = structlog.get_logger()
 class RequestContext:
     """Names, times, counts and logs each request, and answers 500 to what nobody expected."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        given = Headers(scope=scope)
+        named = given.get("x-request-id", "")
+        request_id = named if REQUEST_ID.fullmatch(named) else uuid4().hex
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        trace = self._tracing.request(_method(scope, "HTTP"), path, scope.get("scheme", "http"), given)
         status: int | None = None
 
         async def send_named(message: Message) -> None:
@@ -52,6 +57,8 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                if trace is not None:
+                    headers["traceresponse"] = trace.response
                 for name, value in SAFE.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -59,6 +66,8 @@ class RequestContext:
         started = perf_counter()
         # The server runs each request in a context of its own: nothing need be unbound.
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        if trace is not None:
+            structlog.contextvars.bind_contextvars(trace_id=trace.id)
         try:
             await self._app(scope, receive, send_named)
         except ClientDisconnect:
@@ -74,14 +83,20 @@ class RequestContext:
                 await answer(bug(scope), self._metrics, scope, receive, send_named)
             status = 500
         finally:
-            self._record(scope, status or CLIENT_GONE, perf_counter() - started)
+            self._record(scope, status or CLIENT_GONE, perf_counter() - started, trace)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+    def _record(self, scope: Scope, status: int, seconds: float, trace: Trace | None) -> None:
+        route = getattr(scope.get("route"), "path", None)
+        self._metrics.requests.labels(_method(scope, "other"), route or "unmatched", str(status)).inc()
+        self._metrics.request_seconds.labels(route or "unmatched").observe(seconds)
+        if trace is not None:
+            trace.end(_method(scope, "HTTP"), route, status)
         log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
+
+
+def _method(scope: Scope, other: str) -> str:
+    method: str = scope["method"]
+    return method if method in METHODS else other
 
 
 class Deadline:

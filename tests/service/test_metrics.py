@@ -83,7 +83,7 @@ def test_drawing_and_looking_are_timed(live: httpx.Client) -> None:
     drawn = metric(live, "sichtbar_stage_seconds_count", **shapes, stage="render")
     looked = metric(live, "sichtbar_look_seconds_count", **shapes)
     picture = encode(draw("square", 4711))
-    assert live.post("/explain?method=gradcam", files={"file": picture}, timeout=60).status_code == 200
+    assert live.post("/explain?method=gradcam&wait=60", files={"file": picture}, timeout=60).status_code == 200
     assert live.post("/activations?layer=input", files={"file": picture}, timeout=60).status_code == 200
     assert metric(live, "sichtbar_stage_seconds_count", **shapes, stage="render") == drawn + 1
     assert metric(live, "sichtbar_look_seconds_count", **shapes) == looked + 1
