@@ -32,7 +32,8 @@ class Known(SimpleNamespace):
 
 def version() -> Version:
     manifest = SimpleNamespace(name="shapes", version=1)
-    return cast(Version, Known(manifest=manifest, digest="0", engine="openvino", folder=Path("/")))
+    known = Known(manifest=manifest, metric_labels=("shapes", "1"), digest="0", engine="openvino", folder=Path("/"))
+    return cast(Version, known)
 
 
 def explaining(run: Callable[..., Awaitable[Any]], **options: float) -> Explanations:
