@@ -30,6 +30,7 @@ from service.http import (
     tfserving,
 )
 from service.http.access import Access
+from service.http.door import Door
 from service.http.inflate import Inflate
 from service.http.limits import BodyLimit, Deadline, RequestContext
 from service.metrics import Metrics
@@ -50,11 +51,11 @@ def create_app(settings: Settings) -> FastAPI:
     tracing = Tracing()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Door]]:
         try:
             tracing.open()
             async with classifier:
-                yield
+                yield {"door": Door(classifier.metrics)}
             await tracing.close()
         except StartupFailed as failure:
             log.error(failure.code, reason=str(failure))

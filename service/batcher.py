@@ -1,12 +1,13 @@
 """Gather single items into batches: one bounded queue, one worker task, one thread.
 
 The batcher knows nothing of pictures, models or HTTP. It never waits to fill a batch: a batch is what queued while the
-thread was busy.
+thread was busy. Under more load than it can bear it takes few, and those soon have their answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
+from service.crowd import Crowd
 from service.errors import Draining, InferenceFailed, Overloaded, ServiceError
-from service.pace import Pace
 from service.statistics import Duration
 
 In = TypeVar("In")
@@ -49,6 +50,7 @@ class Batcher(Generic[In, Out]):
         max_batch: int,
         max_queue: int,
         drain_seconds: float,
+        patience: float = math.inf,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._run = run
@@ -58,7 +60,8 @@ class Batcher(Generic[In, Out]):
         self._on_batch = on_batch
         self.executions: defaultdict[int, Duration] = defaultdict(Duration)
         """Runs that succeeded, by their number of items."""
-        self._pace = Pace()
+        # While half a batch runs, another half waits.
+        self._crowd = Crowd(max_queue, max(1, max_batch // 2), patience)
         self._jobs: deque[_Job[In, Out]] = deque()
         self._arrival = asyncio.Event()
         self._closing = False
@@ -102,21 +105,32 @@ class Batcher(Generic[In, Out]):
         """Items in the queue."""
         return len(self._jobs)
 
+    def admit(self) -> None:
+        """Ask before the work on a request begins, whatever number of items it has: it is refused whole, or not at all.
+
+        Raises:
+            Overloaded: too many items wait already.
+            Draining: the batcher is closing.
+        """
+        if self._closing:
+            raise Draining("the service is shutting down")
+        if not self._crowd.takes(len(self._jobs)):
+            refused = self._overloaded(len(self._jobs))
+            self._shed()
+            raise refused
+
     async def submit(self, item: In) -> Answer[Out]:
         """Await the item's output. The caller sets the deadline: a cancelled item that still waits is never run.
 
         Raises:
-            Overloaded: `max_queue` items are waiting already.
+            Overloaded: `max_queue` items are waiting already, or too many came after this one.
             Draining: the batcher is closing.
             InferenceFailed: `run` raised, or gave another number of outputs than of inputs.
         """
         if self._closing:
             raise Draining("the service is shutting down")
         if len(self._jobs) >= self._max_queue:
-            raise Overloaded(
-                f"{self._max_queue} pictures are waiting for the model already",
-                retry_after=self._pace.of(len(self._jobs)),
-            )
+            raise self._overloaded(len(self._jobs))
         answer: asyncio.Future[Answer[Out]] = asyncio.get_running_loop().create_future()
         job = _Job(item, answer, perf_counter())
         self._jobs.append(job)
@@ -129,6 +143,17 @@ class Batcher(Generic[In, Out]):
                 self._jobs.remove(job)
             raise
 
+    def _shed(self) -> None:
+        """Refuse those that have waited longest, and would still when those behind them do."""
+        waiting = len(self._jobs)
+        shed = [self._jobs.popleft() for _ in range(self._crowd.surplus(waiting))]
+        _refuse(shed, lambda: self._overloaded(waiting))
+
+    def _overloaded(self, waiting: int) -> Overloaded:
+        return Overloaded(
+            f"{waiting} pictures are waiting for the model already", retry_after=self._crowd.pace.of(waiting)
+        )
+
     async def _work(self) -> None:
         while True:
             if jobs := self._next_batch():
@@ -136,6 +161,7 @@ class Batcher(Generic[In, Out]):
             elif self._closing:
                 return
             else:
+                self._crowd.over()
                 self._arrival.clear()
                 await self._arrival.wait()
 
@@ -165,7 +191,7 @@ class Batcher(Generic[In, Out]):
             return
         ran = perf_counter() - started
         self.executions[len(jobs)].add(ran)
-        self._pace.took(ran / len(jobs))
+        self._crowd.pace.took(ran / len(jobs))
         for job, output in zip(jobs, outputs, strict=True):
             # The client may have gone while the model ran.
             if not job.answer.done():

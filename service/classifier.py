@@ -19,7 +19,7 @@ from service.answers import Answers
 from service.decode import decode, fit, is_quick
 from service.engines import require_tensorflow
 from service.engines.base import Outputs
-from service.errors import DeadlineExceeded, ImageError, NoImage, Overloaded, TooManyImages
+from service.errors import DeadlineExceeded, ImageError, NoImage, Overloaded, TooManyImages, Unavailable
 from service.explain.process import Explainer
 from service.explaining import Explaining
 from service.images import ImageStore, open_store
@@ -107,7 +107,9 @@ class Classifier:
         self._looking = self._in_hand = self._bytes_in_hand = 0
         self.draining = False
         self._answers = Answers(settings.cache_bytes, self.metrics.cache_bytes.set)
-        self._decoders = BoundedPool(settings.decode_threads, max_queue=settings.max_queue, name="decode")
+        self._decoders = BoundedPool(
+            settings.decode_threads, max_queue=settings.max_queue, name="decode", patience=settings.patience
+        )
 
     async def __aenter__(self) -> Classifier:
         """Open the store of pictures and load every model.
@@ -148,6 +150,19 @@ class Classifier:
         """Whether a balancer should send pictures here."""
         return not self.draining and self.repository.alive
 
+    def admit(self, version: Version, size: int) -> None:
+        """Ask before a request of so many bytes is read: to refuse costs little there.
+
+        Raises:
+            Overloaded: too many pictures wait already.
+            Draining: the version answers no more.
+        """
+        try:
+            self._admit(version, size)
+        except Unavailable:
+            self.metrics.model_requests.labels(*version.metric_labels, "unavailable").inc()
+            raise
+
     async def classify(
         self, pictures: Sequence[Picture], version: Version, top_k: int, *, keep: bool = True
     ) -> list[Classified]:
@@ -161,6 +176,7 @@ class Classifier:
             InferenceFailed: the model failed.
         """
         with self._request(version, len(pictures)) as spent:
+            self._admit(version, sum(len(picture.data) for picture in pictures))
             alone = len(pictures) == 1
             decoded = await _together([self._decode(picture, version, alone, keep) for picture in pictures])
             return await _together(
@@ -177,6 +193,7 @@ class Classifier:
         if not images:
             raise NoImage("expected at least one picture, got none")
         with self._request(version, len(images)) as spent:
+            self._admit(version, sum(len(image.data) for image in images if isinstance(image, Picture)))
             alone = len(images) == 1
             decoded = await _together(
                 [
@@ -275,6 +292,13 @@ class Classifier:
             with self._deadline():
                 yield spent
 
+    def _admit(self, version: Version, size: int) -> None:
+        # What was answered before need not wait: that is known once it has been read.
+        if not self.settings.cache_bytes:
+            version.batcher.admit()
+        if size > QUICK_BODY:
+            self._decoders.admit()
+
     @contextmanager
     def _deadline(self) -> Iterator[None]:
         try:
@@ -293,6 +317,7 @@ class Classifier:
             self.metrics.cache.labels(*version.metric_labels, "miss" if outputs is None else "hit").inc()
             if outputs is not None:
                 return _Known(outputs, known, perf_counter() - started)
+            version.batcher.admit()
 
         def read() -> tuple[Pixels, str | None]:
             image = decode(picture.data, max_pixels=self.settings.max_pixels, target=target)

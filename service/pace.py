@@ -1,4 +1,4 @@
-"""How long things took of late, and so how long more of them will take: for `Retry-After`."""
+"""How long things took of late, and so how long more of them will take: for `Retry-After`, and for who may wait."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ class Pace:
     def __init__(self) -> None:
         self._seconds: float | None = None
 
+    @property
+    def seconds(self) -> float:
+        """What one took of late; 0 before the first."""
+        return self._seconds or 0.0
+
     def took(self, seconds: float) -> None:
         """One more was done, in so many seconds."""
         self._seconds = seconds if self._seconds is None else (1 - LATEST) * self._seconds + LATEST * seconds
 
     def of(self, number: int) -> float:
         """Seconds that so many, one after the other, will take: at least 1, where nothing shorter can be said."""
-        return max(1.0, number * (self._seconds or 0.0))
+        return max(1.0, number * self.seconds)

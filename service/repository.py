@@ -244,6 +244,7 @@ class Repository:
             max_batch=self._settings.max_batch,
             max_queue=self._settings.max_queue,
             drain_seconds=self._settings.drain_seconds,
+            patience=self._settings.patience,
             on_batch=self._metrics.batch_size.labels(manifest.name, str(manifest.version)).observe,
         )
 

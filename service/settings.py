@@ -80,7 +80,9 @@ class Settings(BaseSettings):
     max_images: PositiveInt = Field(default=32, description="Most pictures in one request.")
     max_batch: PositiveInt = Field(default=32, description="Most pictures in one inference.")
     max_queue: PositiveInt = Field(
-        default=256, description="Pictures that may wait, for decoding and for each model; one more gets 503."
+        default=256,
+        description="Pictures that may wait, for decoding and for each model; one more gets 503, and so do those after "
+        "it that would not soon have their turn, until fewer come.",
     )
     cache_bytes: int = Field(
         default=0,
@@ -165,6 +167,11 @@ class Settings(BaseSettings):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError(f"expected {variable('tls_certificate')} and {variable('tls_key')} together, got one")
         return self
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a picture may have to wait; what would wait longer is refused."""
+        return self.timeout / 2
 
     @classmethod
     def from_environ(cls) -> Settings:

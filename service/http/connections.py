@@ -1,6 +1,7 @@
 """One connection: a request's head must be one, arrive in time, and be of a bounded size; uvicorn bounds neither.
 
 Without that a client could hold connections open for ever, byte by byte ("slowloris"), or fill the memory with headers.
+And where more comes than can be begun, it is turned away here, before anything is made of it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.http.door import Door
 from service.http.errors import PROBLEM_TYPE
 from service.http.schemas import Problem
 
@@ -35,8 +37,9 @@ TOO_LARGE = Problem(
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with both bounds."""
+    """uvicorn's HTTP/1.1, with these bounds; the app's lifespan names the `door`, if it has one."""
 
+    _turned_away = False
     _awaited: asyncio.TimerHandle | None = None
     _begun = False
     _bytes = 0
@@ -59,6 +62,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._bytes += len(data)
             if self._bytes > MAX_HEAD_BYTES:
                 self._refuse(TOO_LARGE)
+        if self._turned_away and self._awaited is None:
+            # The rest of its body has as much time as a head.
+            self._await_head()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -70,7 +76,44 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The rest is the body, which has bounds of its own."""
         self._end_head()
-        super().on_headers_complete()
+        door: Door | None = self.app_state.get("door")
+        # What has no body costs little, and tells whoever watches how it goes.
+        if door is None or self.parser.get_method() != b"POST":
+            super().on_headers_complete()
+        # An answer must not overtake that to an earlier request.
+        elif door.takes_one() or self._answers_another():
+            super().on_headers_complete()
+            door.begins(self.loop)
+        else:
+            self._turn_away(door)
+
+    def on_body(self, body: bytes) -> None:
+        """Nobody reads what was turned away."""
+        if not self._turned_away:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """After what was turned away the next request may come."""
+        if not self._turned_away:
+            super().on_message_complete()
+            return
+        self._turned_away = False
+        self._end_head()
+        if self.parser.should_keep_alive():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            self.transport.close()
+
+    def _turn_away(self, door: Door) -> None:
+        refusal = door.refuse(self.loop, self.url.decode("latin-1"))
+        close = b"" if self.parser.should_keep_alive() else b"connection: close\r\n"
+        self.transport.write(refusal.head + close + b"\r\n" + refusal.body)
+        self._turned_away = True
+
+    def _answers_another(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _await_head(self) -> None:
         self._awaited = self.loop.call_later(HEAD_SECONDS, self._refuse, TOO_SLOW)
@@ -88,7 +131,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         # A browser opens connections before it needs them; and no answer may stand amid another.
-        if self._begun and (self.cycle is None or self.cycle.response_complete):
+        if self._begun and not self._answers_another():
             body = problem.model_dump_json().encode()
             head = (
                 f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\ncontent-type: {PROBLEM_TYPE}\r\n"

@@ -15,7 +15,7 @@ from service.classifier import Classifier
 from service.http.bodies import PREDICT_BODY, in_time, read_pictures
 from service.http.errors import responses
 from service.http.etags import CACHE
-from service.http.routes import PlainRoute, service_of
+from service.http.routes import PlainRoute, admit, service_of
 from service.http.schemas import (
     ImageAnswer,
     LabelSummary,
@@ -114,6 +114,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
     Each picture is kept for a while under its `image_id`, for calls that take one instead of a second upload.
     """
     version = service.repository.find(query.model, query.version)
+    admit(request, version)
     pictures = await in_time(read_pictures(request, service.settings.max_images), service.settings.timeout)
     if query.version is None:
         version = service.repository.divert(version, lambda: hashlib.sha256(pictures[0].data).hexdigest())

@@ -17,7 +17,7 @@ from service import __version__
 from service.errors import InvalidRequest, ModelUnavailable, UnknownVersion
 from service.http.bodies import in_time
 from service.http.inference import read_question, write_answer
-from service.http.routes import PlainRoute, service_of, version_of
+from service.http.routes import PlainRoute, admit, service_of, version_of
 from service.http.tensors import INPUT, input_shape, output_shapes
 from service.repository import Version
 from service.settings import Settings
@@ -87,6 +87,7 @@ async def model_ready(request: Request) -> Response:
 async def infer(request: Request) -> Response:
     """What a model gives for pictures."""
     version = version_of(request)
+    admit(request, version)
     service = service_of(request)
     manifest, settings = version.manifest, service.settings
     body = await in_time(request.body(), settings.timeout)

@@ -30,6 +30,16 @@ def service_of(request: Request) -> Classifier:
     return classifier
 
 
+def admit(request: Request, version: Version) -> None:
+    """Ask whether a request may wait for a version, before its body is read.
+
+    Raises:
+        Overloaded, Draining: see `Classifier.admit`.
+    """
+    announced = request.headers.get("content-length", "0")
+    service_of(request).admit(version, int(announced) if announced.isdecimal() else 0)
+
+
 def version_of(request: Request) -> Version:
     """The version that the path names by model and number; without a number, the model's highest.
 

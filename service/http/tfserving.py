@@ -18,7 +18,7 @@ from service.classifier import Picture, Pixels, rank
 from service.engines.base import Outputs
 from service.errors import InvalidRequest, UnknownVersion
 from service.http.bodies import in_time
-from service.http.routes import PlainRoute, service_of, version_number, version_of
+from service.http.routes import PlainRoute, admit, service_of, version_number, version_of
 from service.http.tensors import INPUT, check_size, encoded_picture, input_shape, output_shapes, pixels
 from service.labels import LABELS
 from service.manifest import Input
@@ -61,6 +61,7 @@ class _Route(PlainRoute):
 async def predict(request: Request) -> Response:
     """The model's three outputs, in rows or in columns as the pictures came."""
     version = _version(request)
+    admit(request, version)
     service = service_of(request)
     body = await in_time(request.body(), service.settings.timeout)
     asked = await service.read(body, lambda: _read_tensors(body, service.settings.max_images, version.manifest.input))
@@ -74,6 +75,7 @@ async def predict(request: Request) -> Response:
 async def classify(request: Request) -> Response:
     """Every class of each example, the most probable first."""
     version = _version(request)
+    admit(request, version)
     service = service_of(request)
     body = await in_time(request.body(), service.settings.timeout)
     images = await service.read(body, lambda: _read_examples(body, service.settings.max_images, version.manifest.input))

@@ -139,6 +139,47 @@ async def test_a_full_queue_says_when_it_will_be_empty(monkeypatch: pytest.Monke
         await asyncio.gather(*tasks)
 
 
+async def test_once_too_many_came_few_are_taken_and_those_that_waited_longest_are_let_go() -> None:
+    model = Model(is_open=False)
+    async with batcher(model, max_batch=4, max_queue=8) as batches:
+        first = asyncio.create_task(batches.submit(0))
+        await until(lambda: model.batches)
+        rest = [asyncio.create_task(batches.submit(n)) for n in range(1, 9)]
+        await until(lambda: batches.waiting == 8)
+        with pytest.raises(Overloaded, match="8 pictures are waiting"):
+            batches.admit()
+        assert batches.waiting == 2
+        with pytest.raises(Overloaded, match="2 pictures are waiting"):
+            batches.admit()
+        model.gate.set()
+        outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes[1:7]] == [Overloaded] * 6
+        assert [outcome.value for outcome in (outcomes[0], *outcomes[7:])] == [0, 14, 16]
+        # All is done: whoever comes now may wait as those at first.
+        model.gate.clear()
+        await until(lambda: batches._crowd.takes(7))
+
+
+async def test_what_would_wait_longer_than_its_patience_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(0, 3)
+    monkeypatch.setattr(module, "perf_counter", lambda: next(seconds))
+    model = Model()
+    async with Batcher(model, max_batch=4, max_queue=8, drain_seconds=5, patience=5) as batches:
+        await batches.submit(0)
+        model.gate.clear()
+        tasks = [asyncio.create_task(batches.submit(0))]
+        await until(lambda: len(model.batches) == 2)
+        batches.admit()
+        tasks += [asyncio.create_task(batches.submit(1)) for _ in range(2)]
+        await until(lambda: batches.waiting == 2)
+        # Two, at 3 seconds each.
+        with pytest.raises(Overloaded) as refused:
+            batches.admit()
+        assert refused.value.retry_after == 6
+        model.gate.set()
+        await asyncio.gather(*tasks)
+
+
 async def test_leaving_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     model = Model(is_open=False)
     batches = batcher(model, max_batch=1)
@@ -149,6 +190,8 @@ async def test_leaving_finishes_what_was_accepted_and_refuses_the_rest() -> None
     await until(lambda: not batches.alive)
     with pytest.raises(Draining):
         await batches.submit(4)
+    with pytest.raises(Draining):
+        batches.admit()
     model.gate.set()
     await closing
     assert [answer.value for answer in await asyncio.gather(*tasks)] == [2, 4, 6]

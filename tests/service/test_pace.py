@@ -22,6 +22,10 @@ def test_one_outlier_does_not_decide() -> None:
     assert 2 < pace.of(1) < 20
 
 
+def test_nothing_done_yet_is_no_pace() -> None:
+    assert Pace().seconds == 0
+
+
 def test_less_than_a_second_is_a_second() -> None:
     pace = Pace()
     assert pace.of(5) == 1

@@ -48,3 +48,18 @@ async def test_a_caller_that_gives_up_frees_its_place_only_when_the_thread_is_do
     gate.set()
     assert await waiting == "next"
     pool.close()
+
+
+async def test_once_too_many_wait_a_request_is_refused_before_it_is_begun() -> None:
+    gate = threading.Event()
+    pool = BoundedPool(1, max_queue=6, name="test")
+    pool.admit()
+    tasks = [asyncio.create_task(pool.run(gate.wait)) for _ in range(7)]
+    await asyncio.sleep(0)
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="6 pictures wait"):
+            pool.admit()
+    gate.set()
+    await asyncio.gather(*tasks)
+    pool.admit()
+    pool.close()

@@ -70,6 +70,21 @@ def test_of_several_pictures_each_says_whether_it_was_kept(client: httpx.Client)
     assert ask(client, known, new, known)[0] == "hit"
 
 
+def test_what_was_answered_before_is_answered_also_where_no_other_may_wait(shapes_models: Path, serve: Serve) -> None:
+    app = create_app(Settings(models=shapes_models, engine="openvino", cache_bytes=2**20))
+    client = serve(app)
+    known, other = (encode(draw("circle", seed)) for seed in (71, 72))
+    ask(client, known)
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(app.state.classifier.repository.find("shapes").batcher._crowd, "takes", lambda waiting: False)
+        cached, answer = ask(client, known)
+        assert cached == "hit"
+        assert answer["images"][0]["predictions"][0]["label"] == "circle"
+        refused = client.post("/predict", files={"file": other})
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert client.post("/predict", files={"file": other}).status_code == 200
+
+
 def test_a_kept_answer_does_not_say_that_the_picture_is(client: httpx.Client) -> None:
     picture = encode(draw("circle", 815))
     assert ask(client, picture, store=False)[1]["images"][0]["image_id"] is None

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from service import crowd as module
+from service.crowd import CALM_SECONDS, Crowd
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "monotonic", clock)
+    return clock
+
+
+def test_a_burst_is_taken_while_there_is_room(clock: Clock) -> None:
+    crowd = Crowd(10, 2, 60)
+    assert all(crowd.takes(waiting) for waiting in range(10))
+    assert crowd.surplus(10) == 0
+
+
+def test_after_one_too_many_only_few_are_taken_until_none_had_to_be_refused_for_a_while(clock: Clock) -> None:
+    crowd = Crowd(10, 2, 60)
+    assert not crowd.takes(10)
+    assert crowd.surplus(10) == 8
+    assert crowd.takes(1)
+    clock.now = CALM_SECONDS / 2
+    assert not crowd.takes(2)
+    clock.now = CALM_SECONDS
+    assert not crowd.takes(5)
+    assert crowd.takes(1)
+    clock.now = 2 * CALM_SECONDS
+    assert crowd.takes(5)
+    assert crowd.surplus(5) == 0
+
+
+def test_once_all_is_done_there_is_no_crowd(clock: Clock) -> None:
+    crowd = Crowd(10, 2, 60)
+    assert not crowd.takes(10)
+    assert not crowd.takes(2)
+    crowd.over()
+    assert crowd.takes(2)
+
+
+def test_nobody_is_taken_who_would_wait_too_long(clock: Clock) -> None:
+    crowd = Crowd(10, 2, 60)
+    crowd.pace.took(20)
+    assert crowd.takes(3)
+    assert not crowd.takes(4)
+
+
+def test_few_are_never_more_than_most(clock: Clock) -> None:
+    crowd = Crowd(1, 8, 60)
+    assert not crowd.takes(1)
+    assert not crowd.takes(1)
+    assert crowd.takes(0)
