@@ -70,8 +70,17 @@ EVENTS: dict[int | str, dict[str, Any]] = {
         "description": "Server-sent events, each with the job as its data.",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
-                "example": 'event: progress\nid: 3\ndata: {"state": "running"}\n\nevent: done\nid: 4\ndata: {}\n\n',
+                # Before 3.2 OpenAPI has no word for one item of a stream: by use, this is what each event is.
+                "schema": {
+                    "type": "object",
+                    "required": ["event", "id", "data"],
+                    "properties": {
+                        "event": {"enum": ["progress", "done", "failed", "cancelled"]},
+                        "id": {"type": "string", "description": "The job's revision."},
+                        "data": {"type": "string", "contentMediaType": "application/json"},
+                    },
+                },
+                "example": {"event": "done", "id": "4", "data": '{"state": "done"}'},
             }
         },
     }

@@ -27,6 +27,7 @@ from tests.conftest import ROOT, draw, encode
 
 PICTURE = encode(draw("circle", 1))
 Start = Callable[..., "Program"]
+STOPS = 3
 
 
 class Program:
@@ -302,8 +303,12 @@ def test_a_request_that_outlasts_the_drain_is_answered_as_one_and_the_exit_is_in
     assert not [line for line in program.log if line["level"] == "error" and "exception" in line]
 
 
-def test_sigterm_under_load_answers_every_accepted_request(start: Start) -> None:
-    program = start()
+def test_sigterm_under_load_answers_every_accepted_request(start: Start, times: int) -> None:
+    for _ in range(STOPS * times):
+        _stop_under_load(start())
+
+
+def _stop_under_load(program: Program) -> None:
     url = str(program.wait_for("serving")["url"])
 
     def client(_: int) -> list[int]:
