@@ -230,7 +230,7 @@ def test_one_job_too_many_is_refused(client: httpx.Client, image_id: str, ask: A
     query = {"image_id": image_id, **SLOW, "seed": 4}
     for answer in (client.post("/explanations", params=query), client.get("/explain", params=query)):
         problem(answer, 503, "overloaded")
-        assert answer.headers["retry-after"] == "1"
+        assert int(answer.headers["retry-after"]) >= 1
     states = {state: metric(client, "sichtbar_explanation_jobs", state=state) for state in ("queued", "running")}
     assert states == {"queued": 2, "running": 1}
     assert client.post("/predict", files={"file": PICTURE}).status_code == 200
