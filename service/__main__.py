@@ -32,6 +32,9 @@ from service.repository import find_version
 from service.security import Scope, add_key, explain_problem
 from service.settings import Settings, table, variable
 
+# Connections in one turn of the event loop.
+ACCEPTED = 8
+
 log = structlog.get_logger()
 
 
@@ -71,11 +74,26 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Say where it listens, once it does."""
         await super().startup(sockets)
+        await self._accept_several()
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             scheme = "https" if self._settings.tls_certificate else "http"
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
             log.info("serving", url=url, docs=f"{url}/docs")
+
+    async def _accept_several(self) -> None:
+        """Of each listening socket uvloop accepts one connection a turn, so that a busy loop lets clients wait long."""
+        loop, config = asyncio.get_running_loop(), self.config
+        for listener in [one for server in self.servers for one in server.sockets for _ in range(ACCEPTED - 1)]:
+            again = socket(fileno=os.dup(listener.fileno()))
+            self.servers.append(
+                await loop.create_server(
+                    lambda: GuardedProtocol(config, self.server_state, self.lifespan.state),
+                    sock=again,
+                    ssl=config.ssl,
+                    backlog=config.backlog,
+                )
+            )
 
     def _stop(self) -> None:
         if not self.started:

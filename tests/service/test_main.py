@@ -22,6 +22,7 @@ import httpx
 import pytest
 import trustme
 
+from service.__main__ import ACCEPTED
 from service.settings import table
 from tests.conftest import ROOT, draw, encode
 
@@ -232,6 +233,26 @@ def test_a_taken_port_stops_the_start(start: Start) -> None:
     url = str(start().wait_for("serving")["url"])
     second = start(SICHTBAR_PORT=url.rsplit(":", 1)[1])
     assert second.process.wait(60) != 0
+
+
+def test_connections_are_accepted_by_the_handful(start: Start) -> None:
+    program = start()
+    port = httpx.URL(str(program.wait_for("serving")["url"])).port
+    listening = [
+        inode
+        for address, state, inode in (
+            (line.split()[1], line.split()[3], line.split()[9])
+            for line in Path(f"/proc/{program.process.pid}/net/tcp").read_text().splitlines()[1:]
+        )
+        if state == "0A" and address.endswith(f":{port:04X}")
+    ]
+    assert len(listening) == 1
+    open_files = [str(file.readlink()) for file in Path(f"/proc/{program.process.pid}/fd").iterdir()]
+    # The event loop takes one from each in a turn.
+    assert open_files.count(f"socket:[{listening[0]}]") == ACCEPTED
+    assert program.stop() == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/health/live")
 
 
 def test_every_line_is_json_and_a_request_s_line_has_its_id(start: Start) -> None:
