@@ -104,7 +104,7 @@ async def swap(url: str, pid: int, model: Path, source: Path, picture: bytes, sw
                 await asyncio.to_thread(publish, model, source, number)
                 await _until(client, model.name, {number: "available", number - 1: "unloaded"})
                 await asyncio.to_thread(shutil.rmtree, model / str(number - 1))
-                found.resident.append(_resident(pid))
+                found.resident.append(resident(pid))
         finally:
             done.set()
             await asyncio.gather(*asking)
@@ -123,7 +123,7 @@ async def _until(client: httpx.AsyncClient, model: str, wanted: dict[int, str]) 
         await asyncio.sleep(0.05)
 
 
-def _resident(pid: int) -> tuple[int, int]:
+def resident(pid: int) -> tuple[int, int]:
     """Bytes of the service, and of the process that explains."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return _bytes(str(pid)), sum(_bytes(child) for child in children)
