@@ -39,7 +39,7 @@ TOO_LARGE = Problem(
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, with these bounds; the app's lifespan names the `door`, if it has one."""
 
-    _turned_away = False
+    _arriving = _unwanted = False
     _awaited: asyncio.TimerHandle | None = None
     _begun = False
     _bytes = 0
@@ -62,8 +62,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._bytes += len(data)
             if self._bytes > MAX_HEAD_BYTES:
                 self._refuse(TOO_LARGE)
-        if self._turned_away and self._awaited is None:
-            # The rest of its body has as much time as a head.
+        if self._unwanted and self._awaited is None:
+            # What comes after its answer has as much time as a head.
             self._await_head()
 
     def on_message_begin(self) -> None:
@@ -76,6 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The rest is the body, which has bounds of its own."""
         self._end_head()
+        self._arriving = True
         door: Door | None = self.app_state.get("door")
         # What has no body costs little, and tells whoever watches how it goes.
         if door is None or self.parser.get_method() != b"POST":
@@ -87,18 +88,25 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self._turn_away(door)
 
+    def on_response_complete(self) -> None:
+        """An answer may come before all of its request has."""
+        super().on_response_complete()
+        self._unwanted = self._arriving and not self._answers_another()
+
     def on_body(self, body: bytes) -> None:
-        """Nobody reads what was turned away."""
-        if not self._turned_away:
+        """Nobody reads what was answered already."""
+        if not self._unwanted:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """After what was turned away the next request may come."""
-        if not self._turned_away:
+        """After what was answered already the next request may come."""
+        self._arriving = False
+        if not self._unwanted:
             super().on_message_complete()
             return
-        self._turned_away = False
+        self._unwanted = False
         self._end_head()
+        self._unset_keepalive_if_required()
         if self.parser.should_keep_alive():
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -110,7 +118,7 @@ class GuardedProtocol(HttpToolsProtocol):
         refusal = door.refuse(self.loop, self.url.decode("latin-1"))
         close = b"" if self.parser.should_keep_alive() else b"connection: close\r\n"
         self.transport.write(refusal.head + close + b"\r\n" + refusal.body)
-        self._turned_away = True
+        self._unwanted = True
 
     def _answers_another(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

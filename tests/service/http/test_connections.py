@@ -62,6 +62,27 @@ def test_a_second_request_of_a_connection_has_the_same_time(impatient: socket.so
     assert all_of(impatient).startswith(b"HTTP/1.1 408 ")
 
 
+def test_what_comes_behind_an_early_answer_is_not_taken_for_ever(impatient: socket.socket) -> None:
+    impatient.sendall(b"POST /predict?model=cats HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    received = impatient.recv(65_536)
+    assert received.startswith(b"HTTP/1.1 404 ")
+
+    def send_on() -> None:
+        for _ in range(2000):
+            impatient.sendall(b"1\r\nx\r\n")
+            time.sleep(0.005)
+
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        send_on()
+
+
+def test_behind_an_early_answer_the_connection_goes_on(raw: socket.socket) -> None:
+    raw.sendall(b"POST /predict?model=cats HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc")
+    assert raw.recv(65_536).startswith(b"HTTP/1.1 404 ")
+    raw.sendall(b"defghi" + HEAD + b"\r\n")
+    assert raw.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("what", [b"x-a: ", b"x-a: b\r\n"], ids=["one-header", "many-headers"])
 def test_a_head_without_end_is_refused(raw: socket.socket, what: bytes) -> None:
     raw.sendall(HEAD + what)
