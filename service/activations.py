@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, Field
 
 from service import render
+from service.channels import ChannelStatistics, GridPlace
 from service.decode import decode, fit, placement
 from service.engines.base import Outputs
 from service.errors import InvalidRequest, UnknownLayer
@@ -43,28 +43,6 @@ OPACITY = 0.8
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-
-
-class ChannelStatistics(BaseModel):
-    """One channel of a layer: a feature map, or a kernel."""
-
-    channel: int = Field(ge=0)
-    mean: float
-    max: float
-    min: float
-    sparsity: float = Field(ge=0, le=1, description="Share of zeros.")
-    dead: bool = Field(description="Whether all are zero.")
-
-
-class GridPlace(BaseModel):
-    """Where channels are on the picture of all of them: row by row, each after a gap, in pixels."""
-
-    columns: int = Field(ge=1)
-    rows: int = Field(ge=1)
-    cell_width: int = Field(ge=1)
-    cell_height: int = Field(ge=1)
-    gap: int = Field(ge=0)
-    channels: int = Field(ge=1, description="How many are on it, from the first.")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
@@ -22,6 +23,7 @@ from service.errors import first_problem
 MANIFEST = "manifest.json"
 SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+VERSION_NAME = re.compile(r"[1-9][0-9]{0,17}")
 
 ResizeRule = Literal["squash", "crop", "pad"]
 

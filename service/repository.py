@@ -24,10 +24,9 @@ from service.labels import Label, Labels
 from service.manifest import InvalidVersion, Manifest, read_manifest, verify_files
 from service.metrics import Metrics
 from service.settings import Settings
+from service.states import State
 from service.statistics import Statistics
 from service.watch import Key, version_folders
-
-State = Literal["loading", "available", "unloading", "unloaded", "incomplete", "failed"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,12 @@ class Repository:
     def models(self) -> list[str]:
         """Names of all models on disk, loaded or not."""
         return sorted(self._states)
+
+    @property
+    def default(self) -> str | None:
+        """The model that answers where a request names none."""
+        only = next(iter(self._serving)) if len(self._serving) == 1 else None
+        return self._settings.default_model or only
 
     @property
     def versions(self) -> list[Version]:

@@ -26,8 +26,9 @@ from service.labels import LABELS, InvalidLabels, Labels, read_labels, write_lab
 from service.manifest import IncompleteVersion, InvalidVersion, Manifest, read_manifest, verify_files
 from service.metrics import Metrics
 from service.policy import rule_for, takes
-from service.repository import Repository, Serving, State, Version, VersionState
+from service.repository import Repository, Serving, Version, VersionState
 from service.settings import Settings, variable
+from service.states import State
 from service.watch import Files, Key, changes, files_below, scan, version_folders
 
 T = TypeVar("T")

@@ -14,9 +14,8 @@ from watchfiles import awatch
 
 from service.errors import StartupFailed
 from service.labels import FILE as LABELS_FILE
-from service.manifest import NAME_PATTERN
+from service.manifest import NAME_PATTERN, VERSION_NAME
 
-VERSION_NAME = re.compile(r"[1-9][0-9]{0,17}")
 # Of a burst of changes one is told, this many milliseconds after the last.
 QUIET_MS = 100
 

@@ -21,11 +21,10 @@ from service.explain.disk import NEW, SWEEP_SECONDS, Disk
 from service.explain.question import Frozen, LimeExplanation, Question
 from service.explain.style import Style
 from service.images.store import NotStored
+from service.states import ACTIVE, JobState
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
 Format = Literal["png", "json"]
 
-ACTIVE: tuple[State, ...] = ("queued", "running")
 RECORD, PREVIEW, CANCEL, OWNERS = ".job", ".preview", ".cancel", "owners"
 # Finished records that are kept; then the oldest go.
 MAX_RECORDS = 1000
@@ -60,7 +59,7 @@ class Record(Frozen):
     """The process that works on it."""
     revision: int = 0
     """Grows with each change."""
-    state: State
+    state: JobState
     image_id: str
     model: str
     version: int

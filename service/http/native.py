@@ -134,7 +134,9 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
 @router.get("/models", summary="All models", responses=responses(errors.InvalidRequest))
 async def models(query: Nothing, service: Service) -> ModelList:
     """Every model on disk, what became of each of its versions, and what its labels name."""
-    return ModelList(models=[_summary(service, name) for name in service.repository.models])
+    return ModelList(
+        models=[_summary(service, name) for name in service.repository.models], default=service.repository.default
+    )
 
 
 @router.head("/models/{model}", include_in_schema=False)

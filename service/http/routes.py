@@ -8,8 +8,8 @@ from starlette.types import Scope
 
 from service.classifier import Classifier
 from service.errors import UnknownVersion
+from service.manifest import VERSION_NAME
 from service.repository import Version
-from service.watch import VERSION_NAME
 
 
 class PlainRoute(Route):

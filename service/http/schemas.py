@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from service.activations import ChannelStatistics, GridPlace
+from service.channels import ChannelStatistics, GridPlace
 from service.explain.question import (
     MAX_SAMPLES,
     MAX_SUPERPIXELS,
@@ -18,13 +18,11 @@ from service.explain.question import (
     LimeExplanation,
     Method,
 )
-from service.explain.records import State as JobState
 from service.explain.style import MAX_SIDE, MIN_SIDE, Polarity, StyleName
 from service.labels import LABELS, Label, Labels
 from service.manifest import EXAMPLE as MANIFEST_EXAMPLE
-from service.manifest import Input, Manifest
-from service.repository import State
-from service.watch import VERSION_NAME
+from service.manifest import VERSION_NAME, Input, Manifest
+from service.states import JobState, State
 
 MODEL_EXAMPLE: dict[str, JsonValue] = {
     "name": "fruit_cnn",
@@ -381,6 +379,11 @@ class ImageAnswer(BaseModel):
     )
     seconds: Seconds
 
+    @property
+    def best(self) -> Prediction:
+        """The most probable class."""
+        return self.predictions[0]
+
 
 class PredictAnswer(BaseModel):
     """One answer a picture, in the request's order."""
@@ -446,9 +449,12 @@ class ModelSummary(BaseModel):
 class ModelList(BaseModel):
     """Every model on disk."""
 
-    model_config = _example({"models": [MODEL_EXAMPLE]})
+    model_config = _example({"models": [MODEL_EXAMPLE], "default": "fruit_cnn"})
 
     models: list[ModelSummary]
+    default: str | None = Field(
+        default=None, description="The model that answers where a request names none; null: none does."
+    )
 
 
 class VersionCard(BaseModel):

@@ -22,7 +22,8 @@ from service.http.routes import PlainRoute, admit, service_of, version_number, v
 from service.http.tensors import INPUT, check_size, encoded_picture, input_shape, output_shapes, pixels
 from service.labels import LABELS
 from service.manifest import Input
-from service.repository import State, Version, VersionState
+from service.repository import Version, VersionState
+from service.states import State
 
 # Names by which trainers put a picture into an `Example`.
 FEATURES = ("image", INPUT, "image/encoded")

@@ -17,9 +17,10 @@ import structlog
 
 from service.explain import records as module
 from service.explain.question import Question
-from service.explain.records import Record, Records, State
+from service.explain.records import Record, Records
 from service.explain.style import Style
 from service.images.disk import secure
+from service.states import JobState
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +38,7 @@ anyio.run(hold)
 """
 
 
-def record(owner: str, state: State = "running", name: str = "0" * 32) -> Record:
+def record(owner: str, state: JobState = "running", name: str = "0" * 32) -> Record:
     now = datetime.now(timezone.utc)
     return Record(
         id=name,

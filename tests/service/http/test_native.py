@@ -171,7 +171,7 @@ def test_models_and_versions_are_listed_with_their_cards(live: httpx.Client) -> 
         "versions": [{"version": 1, "state": "available", "engine": "openvino", "reason": None}],
         "labels": {"stable": None, "canary": None, "canary_weight": 0.0, "problem": None},
     }
-    assert live.get("/models").json() == {"models": [summary]}
+    assert live.get("/models").json() == {"models": [summary], "default": "shapes"}
     assert live.get("/models/shapes").json() == summary
     card = live.get("/models/shapes/versions/1").json()
     assert card["engine"] == "openvino"

@@ -1,0 +1,66 @@
+"""What both clients tell httpx, and what they make of what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from service import __version__
+from service.client.errors import TimedOut
+from service.client.exchange import Answer, Request
+
+SERVER = "http://127.0.0.1:8000"
+# The service closes a connection on which nothing was asked for 5 s: a request must not meet that.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3.0)
+CONNECT_SECONDS = 10.0
+# After the service has given up, for its answer to arrive.
+GRACE_SECONDS = 2.0
+# The service says after 10 s that a stream of events is still there.
+EVENT_SECONDS = 30.0
+# The service would refuse to wait longer.
+MOST_SECONDS = 3600.0
+
+
+def headers(key: str | None) -> dict[str, str]:
+    """Of every request."""
+    known = {"user-agent": f"sichtbar-client/{__version__}"}
+    return known if key is None else known | {"authorization": f"Bearer {key}"}
+
+
+def content(request: Request, seconds: float, request_id: Callable[[], str] | None) -> dict[str, Any]:
+    """A request as httpx takes it, with how long its answer may take."""
+    own = {"x-request-timeout": f"{min(max(seconds, 0.001), MOST_SECONDS):.3f}"}
+    if request_id is not None:
+        own["x-request-id"] = request_id()
+    asked = request.content()
+    return asked | {"headers": asked["headers"] | own}
+
+
+def timeouts(seconds: float, silence: float | None = None) -> httpx.Timeout:
+    """For httpx; `silence`: how long a stream may say nothing, once it has begun."""
+    quiet = seconds + GRACE_SECONDS if silence is None else silence
+    return httpx.Timeout(seconds + GRACE_SECONDS, connect=min(seconds, CONNECT_SECONDS), read=quiet)
+
+
+class Body:
+    """An answer's body while it comes: it must be there in time, however slowly it trickles."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until + GRACE_SECONDS
+        self._bytes = bytearray()
+
+    def add(self, piece: bytes, now: float) -> None:
+        """Take a piece.
+
+        Raises:
+            TimedOut: it is late.
+        """
+        self._bytes += piece
+        if now > self._until:
+            raise TimedOut(f"the answer was not complete in time, after {len(self._bytes)} bytes")
+
+    def answer(self, response: httpx.Response) -> Answer:
+        """The whole answer."""
+        return Answer(response.status_code, dict(response.headers), bytes(self._bytes))
