@@ -1,4 +1,4 @@
-"""`python -m service`: settings from the environment, then uvicorn; `explain`: a folder of pictures instead."""
+"""`python -m service`: settings from the environment, then uvicorn; or one of the commands."""
 
 from __future__ import annotations
 
@@ -10,25 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
-from typing import Annotated, Literal
+from typing import Annotated
 
 import structlog
 import typer
 import uvicorn
 from fastapi import FastAPI
-from rich.console import Console
-from rich.progress import Progress
 
 from service.app import create_app
-from service.engines import choose_engine
-from service.errors import ServiceError, StartupFailed
-from service.explain.folder import Explained, Sheet, explain_folder, pictures_below
-from service.explain.process import Explainer
-from service.explain.question import MAX_SAMPLES, MIN_SAMPLES, Question, find_label
-from service.explain.style import Polarity, Style, StyleName
+from service.commands.explain import HELP as EXPLAIN_HELP
+from service.commands.explain import explain_pictures
+from service.commands.predict import HELP as PREDICT_HELP
+from service.commands.predict import predict_pictures
+from service.errors import StartupFailed
 from service.http.connections import GuardedProtocol
 from service.logs import configure_logging
-from service.repository import find_version
 from service.security import Scope, add_key, explain_problem
 from service.settings import Settings, table, variable
 
@@ -152,84 +148,8 @@ def serve(context: typer.Context) -> None:
     os._exit(0)
 
 
-@cli.command(
-    "explain",
-    help="\n".join(
-        (
-            "Explain every picture of a folder: overlays as PNG, numbers as JSON, and a page that shows them all.",
-            "\n\b",
-            "Examples:",
-            "  python -m service explain pictures --out explained",
-            "  python -m service explain pictures --out explained --model fruit_vgg16 --method both",
-            "  python -m service explain pictures --out explained --label Lemon --polarity both --top-superpixels 8",
-        )
-    ),
-)
-def explain_pictures(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures, also in folders below it.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder to write to; made where it is missing.", show_default=False)],
-    model: Annotated[
-        str | None, typer.Option(help="Name of a model; else SICHTBAR_DEFAULT_MODEL, or the only one.")
-    ] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Number of a version; else the highest.")] = None,
-    method: Annotated[Literal["lime", "gradcam", "both"], typer.Option(help="How to explain.")] = "lime",
-    label: Annotated[str | None, typer.Option(help="Class to explain; else the predicted one.")] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(min=MIN_SAMPLES, max=MAX_SAMPLES, help="Of LIME; else as many as the ranking needs to settle."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of LIME; else from each picture.")] = None,
-    style: Annotated[StyleName, typer.Option(help="How to draw it.")] = "overlay",
-    polarity: Annotated[
-        Polarity, typer.Option(help="Of LIME: what speaks for the class, against it, or both.")
-    ] = "positive",
-    top_superpixels: Annotated[int, typer.Option(min=1, help="Of LIME: how many are drawn.")] = 5,
-) -> None:
-    """Explain a folder of pictures."""
-    settings = _settings()
-    try:
-        manifest, path = find_version(settings, model, version)
-        index = None if label is None else find_label(manifest, label)
-    except ServiceError as error:
-        sys.exit(f"{error.code}: {error}")
-    pictures = pictures_below(folder, out)
-    if not pictures:
-        sys.exit(f"no_image: expected a folder with pictures, found none at {folder}")
-    questions = {"lime": Question("lime", index, samples, seed), "gradcam": Question("gradcam", index)}
-    asked = list(questions.values()) if method == "both" else [questions[method]]
-    look = Style(style, polarity, top_superpixels)
-
-    async def explain_all(sheet: Sheet) -> list[Explained]:
-        explainer = Explainer(await asyncio.to_thread(choose_engine, settings.engine), threads=settings.threads, nice=0)
-        try:
-            with Progress(console=Console(stderr=True), transient=True) as bars:
-                bar = bars.add_task(f"{len(pictures)} pictures by {manifest.name}/{manifest.version}", total=1.0)
-                return await explain_folder(
-                    explainer,
-                    path,
-                    folder,
-                    pictures,
-                    sheet,
-                    asked,
-                    look,
-                    settings.max_pixels,
-                    lambda share: bars.update(bar, completed=share),
-                )
-        finally:
-            await explainer.close()
-
-    configure_logging("error")
-    try:
-        with Sheet(out, manifest) as sheet:
-            explained = asyncio.run(explain_all(sheet))
-    except (ServiceError, OSError) as error:
-        sys.exit(f"{getattr(error, 'code', 'error')}: {error}")
-    for one in explained:
-        if one.problem:
-            typer.echo(f"{one.picture}: {one.problem}", err=True)
-    written = sum(one.overlay is not None for one in explained)
-    typer.echo(f"{written} of {len(explained)} explained; look at {sheet.page}")
-    sys.exit(0 if written == len(explained) else 1)
+cli.command("predict", help=PREDICT_HELP)(predict_pictures)
+cli.command("explain", help=EXPLAIN_HELP)(explain_pictures)
 
 
 @cli.command(

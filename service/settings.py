@@ -14,8 +14,8 @@ from service.errors import StartupFailed
 from service.policy import checked
 
 PREFIX = "SICHTBAR_"
-# Where tests and training scripts find pictures and weights; not the service's to read.
-OTHERS = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS"}
+# Where tests and training scripts find pictures and weights, and what its clients show it; not the service's to read.
+OTHERS = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS", "SICHTBAR_API_KEY"}
 
 
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]

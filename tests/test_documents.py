@@ -129,6 +129,27 @@ def test_the_readme_s_programs_are_all_run() -> None:
     assert len(PROGRAMS) == README.count("```python") == 3
 
 
+COMMANDS = re.findall(
+    r"^\.venv/bin/python (-m service predict .*|-m service explain .* --server .*)$", README, re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[:50])
+def test_every_command_of_the_readme_that_asks_a_service_works(
+    bundled: httpx.Client, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    url = str(bundled.base_url).rstrip("/")
+    arguments = command.replace("http://127.0.0.1:8000", url).split()
+    if "--server" not in arguments:
+        arguments += ["--server", url]
+    finished = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "Lemon" in finished.stdout or (tmp_path / "explained" / "lemon.png.lime.png").is_file()
+
+
 def test_the_picture_that_the_readme_links_to_is_the_lemon(bundled: httpx.Client) -> None:
     (path,) = re.findall(r"<http://127\.0\.0\.1:8000(/images/\w+)>", README)
     lemon = (ROOT / "examples" / "lemon.png").read_bytes()

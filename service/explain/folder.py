@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import TextIO
 from urllib.parse import quote
 
-from service.decode import FORMATS
 from service.errors import BrokenImage, ExplainerDied, ExplanationFailed, ImageError
 from service.explain.process import Explainer
 from service.explain.question import Explanation, LimeExplanation, Method, Progress, Question
@@ -22,9 +21,6 @@ from service.explain.style import Style
 from service.explain.tasks import draw, explain
 from service.manifest import Manifest
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} | (
-    {".avif"} if "AVIF" in FORMATS else set()
-)
 SHEET, NUMBERS = "index.html", "explanations.json"
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -47,15 +43,6 @@ class Explained:
     method: Method
     overlay: str | None
     problem: str | None = None
-
-
-def pictures_below(folder: Path, out: Path) -> list[Path]:
-    """The files with a picture's suffix, also in folders below but not in `out`, sorted."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and out.resolve() not in path.resolve().parents
-    )
 
 
 async def explain_folder(
@@ -96,7 +83,7 @@ async def explain_folder(
                 await asyncio.to_thread(sheet.add, explained[-1], None)
             else:
                 explained.append(Explained(name, question.method, overlay))
-                await asyncio.to_thread(_write, sheet.out / overlay, drawn)
+                await asyncio.to_thread(write, sheet.out / overlay, drawn)
                 await asyncio.to_thread(sheet.add, explained[-1], explanation)
             on_progress(len(explained) / total)
     return explained
@@ -139,7 +126,7 @@ class Sheet:
         with self._numbers:
             self._numbers.write("\n]\n")
         # A file's name may be no text.
-        _write(self.page, _page(self._manifest, self._figures).encode(errors="replace"))
+        write(self.page, _page(self._manifest, self._figures).encode(errors="replace"))
 
     @property
     def page(self) -> Path:
@@ -198,6 +185,7 @@ def _numbers(one: Explained, explanation: Explanation | None, manifest: Manifest
     return {**known, "label": manifest.labels[explanation.class_index], **explanation.model_dump()}
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """Write a file, and make the folder that it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

@@ -12,11 +12,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import httpx
 import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, draw, encode
-from tests.service.http.explaining import until
+from tests.service.http.explaining import metric, until
 
 
 def explain(models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -156,3 +157,83 @@ def test_a_folder_without_pictures_is_said(shapes_models: Path, tmp_path: Path) 
     finished = explain(shapes_models, str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
     assert finished.returncode == 1
     assert "expected a folder with pictures, found none" in finished.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--polarity", "both", "--label", "SQUARE", "--method", "both")])
+def test_a_service_explains_to_the_same_bytes(
+    live: httpx.Client, shapes_models: Path, pictures: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (pictures / "broken.png").write_bytes(encode(draw("circle", 1))[:60])
+    here, there = tmp_path / "here", tmp_path / "there"
+    arguments = (str(pictures), "--samples", "64", *options)
+    alone = explain(shapes_models, *arguments, "--out", str(here))
+    asked = explain(Path("nowhere"), *arguments, "--out", str(there), "--server", str(live.base_url))
+    assert (alone.returncode, asked.returncode) == (1, 1), asked.stderr
+    assert asked.stdout.replace(str(there), str(here)) == alone.stdout
+    written, same = ({path.relative_to(out): path for path in out.rglob("*.png")} for out in (here, there))
+    assert len(written) == (4 if options else 2)
+    assert {name: path.read_bytes() for name, path in written.items()} == {
+        name: path.read_bytes() for name, path in same.items()
+    }
+    # The service calls a picture by its name.
+    numbers, told = (json.loads((out / "explanations.json").read_text()) for out in (here, there))
+    assert [one for one in numbers if "problem" not in one] == [one for one in told if "problem" not in one]
+    assert [one["picture"] for one in told if "problem" in one] == ["broken.png"] * (2 if options else 1)
+
+
+def test_a_service_explains_files_and_pictures_at_addresses(live: httpx.Client, pictures: Path, tmp_path: Path) -> None:
+    circle = pictures / "circle.png"
+    image_id = live.post("/predict", files={"file": circle.read_bytes()}).json()["images"][0]["image_id"]
+    given = (str(circle), f"{live.base_url}/images/{image_id}", str(pictures))
+    finished = explain(
+        Path("nowhere"), *given, "--out", str(tmp_path / "out"), "--method", "gradcam", "--server", str(live.base_url)
+    )
+    assert finished.returncode == 0, finished.stderr
+    overlays = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
+    assert overlays == {
+        "circle.png.gradcam.png",
+        f"{image_id}.gradcam.png",
+        "circle-2.png.gradcam.png",
+        "more & more/square #2.jpg.gradcam.png",
+    }
+
+
+def test_an_explanation_that_is_interrupted_here_is_cancelled_there(
+    live: httpx.Client, pictures: Path, tmp_path: Path
+) -> None:
+    before = metric(live, "sichtbar_explanations_total", outcome="cancelled")
+    arguments = [str(pictures / "circle.png"), "--out", str(tmp_path / "out"), "--samples", "10000"]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, "explain", *arguments, "--server", str(live.base_url)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        until(lambda: metric(live, "sichtbar_explanation_jobs", state="running"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    until(lambda: metric(live, "sichtbar_explanations_total", outcome="cancelled") == before + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--label", "cirle"], 1, "unknown_label: expected a class of shapes/1, such as circle"),
+        (["--model", "shape"], 1, "unknown_model: expected one of shapes, got 'shape'"),
+        (["--version", "7"], 1, "unknown_version: expected version 1 of shapes, got 7"),
+        (["--server", "http://127.0.0.1:1"], 1, "no_service: no service answers at http://127.0.0.1:1"),
+    ],
+)
+def test_what_is_not_there_at_a_service_is_said(
+    live: httpx.Client, pictures: Path, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    server = ("--server", str(live.base_url))
+    finished = explain(Path("nowhere"), str(pictures), *server, "--out", str(tmp_path / "out"), *arguments)
+    assert finished.returncode == code
+    assert said in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_several_pictures_need_a_service(shapes_models: Path, pictures: Path, tmp_path: Path) -> None:
+    finished = explain(shapes_models, str(pictures), str(pictures), "--out", str(tmp_path / "out"))
+    assert finished.returncode == 2
+    assert "expected one folder, or --server with several" in finished.stderr
