@@ -26,7 +26,7 @@ TABLE: list[tuple[str, str, frozenset[Scope]]] = [
     (".*", r"/images/.*", frozenset({"predict", "explain"})),
     (".*", r"/models(/.*)?", ANY),
     # They hold nothing but what is published.
-    (".*", r"/|/docs(/.*)?|/redoc|/openapi\.json|/fastapi-offline(/.*)?|/static-offline-docs(/.*)?", OPEN),
+    (".*", r"/|/web/.*|/docs(/.*)?|/redoc|/openapi\.json|/fastapi-offline(/.*)?|/static-offline-docs(/.*)?", OPEN),
 ]
 WATCHED = re.compile(r"/health/.*|/metrics")
 COMPILED = [(re.compile(methods), re.compile(paths, re.IGNORECASE), scopes) for methods, paths, scopes in TABLE]

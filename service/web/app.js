@@ -1,0 +1,237 @@
+// The page: from the address to what is shown, and from what the reader does to the address.
+
+import "./key.js";
+import { see } from "./answers.js";
+import { catalogue } from "./catalogue.js";
+import { compare } from "./compare.js";
+import { byId, fill, h, say } from "./dom.js";
+import { language, speak, speakOther, t } from "./i18n.js";
+import { inside } from "./inside.js";
+import { takesIn } from "./intake.js";
+import { choices, listed } from "./models.js";
+import { lookedAt, others, welcome } from "./panel.js";
+import { classify, add, fetched, remembered, withId } from "./pictures.js";
+import { go, link, moved, place } from "./place.js";
+import { telling } from "./problems.js";
+import { why } from "./why.js";
+
+const DRAWN = { see, why, inside, compare };
+const FRESH = { label: "", layer: "", channel: "" };
+
+let list = { models: [], default: null };
+let current = null;
+// Whether the one at hand has no id that the address could name it by, or not yet.
+let unnamed = false;
+let running = new AbortController();
+
+takesIn(take);
+take.open = open;
+moved.addEventListener("moved", () => render({ travelled: true }));
+byId("language").addEventListener("click", async () => {
+  await speakOther();
+  await render();
+});
+byId("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  try {
+    localStorage.setItem("sichtbar-theme", root.dataset.theme);
+  } catch {
+    // Then for this visit alone.
+  }
+});
+byId("model").addEventListener("change", (event) => {
+  const [model, version] = event.target.value.split("/");
+  go({ model, version, layer: "", channel: "", label: "" });
+});
+// Links within the page need not load it again.
+document.addEventListener("click", (event) => {
+  const anchor = event.target.closest("a[data-go], a[data-view], a.brand");
+  if (!anchor || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  if (anchor.matches(".brand")) {
+    unnamed = false;
+    go({ ...FRESH, image_id: "", view: "see", beside: "" });
+  } else if (anchor.dataset.view) go({ view: anchor.dataset.view });
+  else go(Object.fromEntries([...new Map([["view", "see"], ["label", ""], ...new URL(anchor.href).searchParams])]));
+});
+
+await speak();
+await begin();
+
+async function begin() {
+  fill(byId("view"), h("h1", { id: "view-title", class: "hidden" }, "Sichtbar"));
+  try {
+    list = await listed();
+  } catch (error) {
+    showProblem(error, begin);
+    return;
+  }
+  // What was looked at before, but not what it looked like: that is fetched when it is wanted.
+  const ids = remembered();
+  await render();
+  for (const { id, name } of ids.toReversed()) {
+    if (withId(id)) continue;
+    try {
+      await fetched(id, name);
+    } catch {
+      // It has expired.
+    }
+  }
+  if (current) showPanel();
+  else if (ids.length) await render();
+}
+
+function model() {
+  return place.model || list.default || choices(list)[0]?.model || "";
+}
+
+// Pictures of the reader's: each is asked about, the first is looked at.
+async function take(files) {
+  // The first of them comes to lie first.
+  const [first, ...rest] = [...files].reverse().map(({ content, name }) => add(content, name)).reverse();
+  open(first, { ...FRESH, view: place.view === "models" ? "see" : place.view });
+  for (const picture of rest) {
+    try {
+      await classify(picture, model(), place.version);
+    } catch (error) {
+      picture.problem = error;
+    }
+    showPanel();
+  }
+}
+
+function open(picture, changes = FRESH) {
+  current = picture;
+  unnamed = picture.id === null;
+  // What the service calls it is known once it has answered.
+  go({ ...changes, image_id: picture.id ?? "" }, { anew: unnamed });
+}
+
+async function render({ travelled = false } = {}) {
+  running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  const { view } = place;
+  drawFrame();
+  if (view === "models") {
+    alone(true);
+    await catalogue(byId("view"), { signal });
+    arrive(travelled);
+    return;
+  }
+  try {
+    current = await wanted(signal);
+  } catch (error) {
+    if (!signal.aborted) showProblem(error, () => render(), { lost: true });
+    return;
+  }
+  if (signal.aborted) return;
+  if (!current) {
+    alone(true);
+    welcome(byId("view"), { take, view });
+    arrive(travelled);
+    return;
+  }
+  alone(false);
+  showPanel();
+  // What is there still belongs to another picture or model.
+  byId("view").setAttribute("aria-busy", "true");
+  let answer;
+  try {
+    answer = await classify(current, model(), place.version, { signal });
+  } catch (error) {
+    if (!signal.aborted) {
+      current.problem = error;
+      showProblem(error, () => render());
+    }
+    return;
+  } finally {
+    if (!signal.aborted) byId("view").removeAttribute("aria-busy");
+  }
+  if (signal.aborted) return;
+  delete current.problem;
+  if (unnamed && current.id) {
+    unnamed = false;
+    go({ image_id: current.id }, { quietly: true });
+  }
+  showPanel(answer);
+  if (view === "see") say(t("answer_said", { name: current.name, label: answer.predictions[0].label }));
+  try {
+    const drawn = DRAWN[view](byId("view"), { picture: current, answer, signal });
+    arrive(travelled);
+    await drawn;
+  } catch (error) {
+    if (!signal.aborted) showProblem(error, () => render());
+  }
+}
+
+// The picture that the address names; else the one at hand, where the service keeps none.
+async function wanted(signal) {
+  const id = place.image_id;
+  if (!id) return unnamed ? current : null;
+  if (current?.id === id) return current;
+  return withId(id) ?? fetched(id, remembered().find((known) => known.id === id)?.name ?? t("from_link"), { signal });
+}
+
+function showPanel(answer) {
+  const latest = answer ?? current?.answers.get(`${model()}/${place.version}`);
+  if (!current || place.view === "models") return;
+  lookedAt(byId("picture"), { picture: current, answer: latest, brief: place.view !== "see" });
+  others(byId("others"), { picture: current, take });
+}
+
+// Whether the view stands without a picture beside it.
+function alone(whether) {
+  byId("view").removeAttribute("aria-busy");
+  document.body.dataset.layout = whether ? "one" : "two";
+  byId("picture").hidden = byId("others").hidden = whether;
+}
+
+function showProblem(error, again, { lost = false } = {}) {
+  if (lost) {
+    alone(true);
+    welcome(byId("view"), { take, view: "see" });
+    byId("view").prepend(telling(error, again));
+    return;
+  }
+  fill(byId("view"), h("h1", { id: "view-title", tabindex: "-1" }, t("went_wrong")), telling(error, again));
+}
+
+function drawFrame() {
+  document.body.dataset.view = place.view;
+  const title = t(`view_${place.view}`);
+  document.title = place.view === "see" ? "Sichtbar" : `${title} · Sichtbar`;
+  const [code, name] = language === "en" ? ["de", "Deutsch"] : ["en", "English"];
+  byId("language").lang = code;
+  // Where there is little room its name is heard alone.
+  fill(byId("language"), h("span", { class: "in-full" }, name), h("span", { class: "in-short", "aria-hidden": "true" }, code.toUpperCase()));
+  for (const anchor of document.querySelectorAll(".views a")) {
+    anchor.href = link({ view: anchor.dataset.view });
+    if (anchor.dataset.view === place.view) anchor.setAttribute("aria-current", "page");
+    else anchor.removeAttribute("aria-current");
+  }
+  const select = byId("model");
+  const wanted = `${model()}/${place.version}`;
+  const options = choices(list).map(({ model: name, version, of }) => {
+    const value = `${name}/${version}`;
+    const words = of === 1 ? name : version ? t("model_version", { name, version }) : t("model_automatic", { name });
+    return h("option", { value, selected: value === wanted }, words);
+  });
+  if (options.length && !options.some((option) => option.selected)) {
+    options.push(h("option", { value: wanted, selected: true }, wanted.replace(/\/$/, "")));
+  }
+  fill(select, options);
+}
+
+// Who goes to another view by keyboard, or listens, begins at its title.
+function arrive(travelled) {
+  if (travelled && (document.activeElement === document.body || document.activeElement?.closest(".views, .next, .bars"))) {
+    byId("view-title")?.focus({ preventScroll: true });
+  }
+}
+
+addEventListener("pagehide", () => running.abort());
+// A browser may keep the page as it was left, and bring it back so.
+addEventListener("pageshow", (event) => event.persisted && render());

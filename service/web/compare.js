@@ -1,0 +1,133 @@
+// The same picture, two models or versions.
+
+import { bars, recognition, verdict } from "./answers.js";
+import { fill, h, show } from "./dom.js";
+import { drawing, explanation } from "./explanations.js";
+import { percent, t } from "./i18n.js";
+import { choices, listed } from "./models.js";
+import { classify } from "./pictures.js";
+import { go, place } from "./place.js";
+import { telling } from "./problems.js";
+import { curl, curlAbout, takeAlong } from "./share.js";
+
+const STYLES = {
+  gradcam: { style: "heatmap", opacity: 0.7, size: 512 },
+  lime: { style: "overlay", opacity: 0.7, size: 512, polarity: "both", top_superpixels: 8 },
+};
+let method = "gradcam";
+
+export async function compare(root, context) {
+  const { picture, answer, signal } = context;
+  const title = h("h1", { id: "view-title", tabindex: "-1" }, t("compare_title"));
+  const all = choices(await listed());
+  // The same version, asked for by its number, would be no comparison.
+  const others = all.filter(({ model, version, of }) => model !== answer.model || (of > 1 && version && Number(version) !== answer.version));
+  if (!others.length) {
+    fill(root, title, h("p", {}, t("compare_alone")));
+    return;
+  }
+  const name = ({ model, version }) => (version ? `${model}/${version}` : model);
+  const beside = others.find((other) => name(other) === place.beside) ?? others[0];
+  const select = h(
+    "select",
+    { id: "beside", on: { change: () => go({ beside: select.value }) } },
+    others.map((other) => h("option", { value: name(other), selected: other === beside }, name(other))),
+  );
+  const how = h(
+    "div",
+    { class: "row segments-row", role: "group", "aria-label": t("view_why") },
+    Object.keys(STYLES).map((each) =>
+      h(
+        "button",
+        {
+          type: "button",
+          id: `method-${each}`,
+          "aria-pressed": String(each === method),
+          on: {
+            click: () => {
+              method = each;
+              compare(root, context);
+            },
+          },
+        },
+        t(each),
+      ),
+    ),
+  );
+  const said = h("p", { class: "lead", role: "status" });
+  const [left, right] = [h("div", { class: "card side" }), h("div", { class: "card side" })];
+  fill(
+    root,
+    title,
+    h("div", { class: "row" }, h("label", { for: "beside" }, t("compare_with", { model: `${answer.model}/${answer.version}` })), select, how),
+    said,
+    h("div", { class: "pair" }, left, right),
+    takeAlong({
+      picture,
+      command: () =>
+        [answer, beside]
+          .flatMap(({ model, version }) => [
+            curl("predict", { model, version }, { file: picture.name }),
+            curlAbout(picture, "explain", { model, version, method, ...STYLES[method] }, { save: `${model}.png` }),
+          ])
+          .join("\n"),
+    }),
+  );
+  try {
+    fill(right, h("p", { class: "note" }, t("asking")));
+    const other = await classify(picture, beside.model, beside.version, { signal });
+    if (signal.aborted) return;
+    said.textContent = agreement(answer, other);
+    const sides = [side(left, answer), side(right, other)];
+    for (const [index, each] of [answer, other].entries()) await explain(sides[index], each, context);
+  } catch (error) {
+    if (!signal.aborted) fill(right, telling(error, () => compare(root, context)));
+  }
+}
+
+function agreement(one, other) {
+  const [a, b] = [one.predictions[0], other.predictions[0]];
+  const values = {
+    one: `${one.model}/${one.version}`,
+    other: `${other.model}/${other.version}`,
+    a: a.label,
+    b: b.label,
+    a_share: percent(a.probability),
+    b_share: percent(b.probability),
+  };
+  return t(a.label === b.label ? "agree" : "differ", values);
+}
+
+function side(root, answer) {
+  const image = h("img", { alt: "", hidden: true });
+  const words = h("div", { class: "working" }, h("p", { class: "note" }, t("waiting")));
+  fill(
+    root,
+    h("h2", {}, `${answer.model}/${answer.version}`),
+    h("p", {}, verdict(answer)),
+    recognition(answer),
+    h("figure", { class: "explanation", "aria-busy": "true" }, h("div", { class: "canvas" }, image, words)),
+    bars(answer.predictions.slice(0, 5), { asLinks: false }),
+  );
+  return { root, image, words };
+}
+
+async function explain({ root, image, words }, answer, context) {
+  const { picture, signal } = context;
+  const label = answer.predictions[0].label;
+  const busy = root.querySelector(".explanation");
+  try {
+    const { job } = await explanation(
+      picture,
+      { model: answer.model, version: answer.version, label, method },
+      { signal, onProgress() {} },
+    );
+    image.alt = t(`${method}_alt`, { label });
+    await show(image, await drawing(job, STYLES[method], signal));
+    image.hidden = false;
+    words.replaceChildren();
+  } catch (error) {
+    if (!signal.aborted) fill(words, telling(error, () => explain({ root, image, words }, answer, context)));
+  }
+  busy.setAttribute("aria-busy", "false");
+}

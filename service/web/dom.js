@@ -1,0 +1,39 @@
+// Elements, made of a tag, what is set on it, and what is in it. Text stays text: nothing is ever read as HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+const DRAWN = new Set(["svg", "path", "line", "polyline", "text", "g", "rect"]);
+
+export function h(tag, given = {}, ...children) {
+  const element = DRAWN.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(given)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === "on") for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
+    else if (name === "vars") for (const [key, set] of Object.entries(value)) element.style.setProperty(key, set);
+    else if (name === "value") element.value = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+// What is inside, replaced; the focus stays where it was, if something of the same id is there again.
+export function fill(element, ...children) {
+  const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
+  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+export const byId = (id) => document.getElementById(id);
+
+// For who does not see what changed.
+export function say(text) {
+  byId("said").textContent = text;
+}
+
+// An image of bytes: once it has read them, nothing else need hold them.
+export async function show(image, blob) {
+  const url = URL.createObjectURL(blob);
+  image.src = url;
+  await image.decode().catch(() => {});
+  URL.revokeObjectURL(url);
+}

@@ -1,0 +1,71 @@
+// Explanations: asked for as jobs, followed as they go on, drawn by the service.
+
+import { Problem, ask, blob, events, json } from "./api.js";
+import { about } from "./pictures.js";
+
+const done = new Map();
+
+// The job and its numbers. `onProgress` is called with the job as it goes on.
+export async function explanation(picture, question, { signal, onProgress }) {
+  const name = JSON.stringify([picture.key, question]);
+  if (done.has(name)) return done.get(name);
+  const started = await about(picture, "explanations", json, {
+    params: { ...question, format: "json" },
+    signal,
+    post: true,
+  });
+  const job = await followed(started, signal, onProgress);
+  if (job.state === "failed") throw new Problem({ ...job.error, status: 410 });
+  if (job.state === "cancelled") throw new Problem({ status: 410, code: "explanation_cancelled" });
+  const found = { job, numbers: await json(`explanations/${job.id}/result`, { signal }) };
+  done.set(name, found);
+  return found;
+}
+
+async function followed(job, signal, onProgress) {
+  let latest = job;
+  try {
+    for await (const { data } of events(`explanations/${job.id}/events`, { signal })) {
+      latest = data;
+      if (latest.state === "queued" || latest.state === "running") onProgress(latest);
+    }
+    // A stream may break before the end.
+    return latest.finished ? latest : await json(`explanations/${job.id}`, { signal });
+  } catch (error) {
+    // Nobody waits for it any more.
+    if (signal.aborted) ask(`explanations/${job.id}`, { method: "DELETE" }).catch(() => {});
+    throw error;
+  }
+}
+
+export const preview = (job, style, signal) => blob(`explanations/${job.id}/preview`, { params: style, signal });
+
+export async function drawing(job, style, signal) {
+  try {
+    return await blob(`explanations/${job.id}/result`, { params: { ...style, format: "png" }, signal });
+  } catch (error) {
+    // It may have expired: who tries again asks anew.
+    for (const [name, found] of done) if (found.job === job && !signal.aborted) done.delete(name);
+    throw error;
+  }
+}
+
+// Of drawings that are wanted one after the other, such as a slider's, only the last is awaited.
+export function latest(work) {
+  let wanted = null;
+  let running = false;
+  return async (...given) => {
+    wanted = given;
+    if (running) return;
+    running = true;
+    try {
+      while (wanted) {
+        const now = wanted;
+        wanted = null;
+        await work(...now);
+      }
+    } finally {
+      running = false;
+    }
+  };
+}

@@ -1,0 +1,334 @@
+// Inside: the network from picture to softmax, what each layer makes of the picture, and its filters.
+
+import { blob, json } from "./api.js";
+import { curlAbout, takeAlong } from "./share.js";
+import { fill, h, say, show } from "./dom.js";
+import { number, percent, significant, maybe, t } from "./i18n.js";
+import { go, place } from "./place.js";
+import { about } from "./pictures.js";
+import { telling } from "./problems.js";
+import { softmax } from "./softmax.js";
+
+// No layer's name begins so.
+const SOFTMAX = "~softmax";
+const STRONGEST = 5;
+const walks = new Map();
+let over = true;
+let aspect = "maps";
+
+export async function inside(root, context) {
+  const { picture, answer, signal } = context;
+  const row = h("div", {});
+  const detail = h("div", { class: "detail", id: "detail" });
+  fill(root, h("h1", { id: "view-title", tabindex: "-1" }, t("inside_title")), h("p", { class: "lead" }, t("inside_more")), row, detail);
+  let walk;
+  try {
+    walk = await walked(picture, answer, signal);
+  } catch (error) {
+    if (!signal.aborted) fill(detail, telling(error, () => inside(root, context)));
+    return;
+  }
+  if (signal.aborted) return;
+  const first = walk.layers.find((layer) => layer.filters) ?? walk.layers[0];
+  const name = place.layer || first.name;
+  fill(row, layersOf(walk, name, picture));
+  row.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  if (name === SOFTMAX) {
+    await softmax(detail, { picture, walk, answer, signal });
+  } else {
+    const input = { name: "input", type: "Input", shape: [walk.input.height, walk.input.width, 3], filters: false };
+    const layer = name === "input" ? input : walk.layers.find((each) => each.name === name);
+    if (layer) await layerDetail(detail, { ...context, layer });
+    else fill(detail, h("p", { role: "alert" }, t("no_layer", { name })));
+  }
+}
+
+// Without an id there is no walk: then the layers alone.
+function walked(picture, answer, signal) {
+  const name = `${picture.key}/${answer.model}/${answer.version}`;
+  if (!walks.has(name)) {
+    const { model, version } = answer;
+    const asked = picture.id
+      ? about(picture, "walk", json, { params: { model, version, top_k: 10 }, signal })
+      : json(`models/${encodeURIComponent(model)}/versions/${version}/layers`, { signal });
+    walks.set(name, asked);
+    asked.catch(() => walks.delete(name));
+  }
+  return walks.get(name);
+}
+
+const size = (shape) => shape.map((length) => number(length)).join(" × ");
+
+function layersOf(walk, current, picture) {
+  const tallest = Math.max(walk.input.height, walk.input.width);
+  const step = (name, title, kind, drawn) =>
+    h(
+      "li",
+      {},
+      h(
+        "button",
+        {
+          type: "button",
+          class: "layer",
+          id: `layer-${name}`,
+          "aria-current": name === current ? "true" : null,
+          on: { click: () => go({ layer: name, channel: "" }) },
+        },
+        h("span", { class: "layer-drawn", "aria-hidden": "true" }, drawn),
+        h("span", { class: "layer-name" }, title),
+        h("span", { class: "layer-kind" }, kind),
+      ),
+    );
+  const block = (shape) => {
+    const flat = shape.length === 1;
+    // Heights as rows are; widths by how many channels, each doubling the same again.
+    const tall = flat ? 0.9 : Math.max(0.12, shape[0] / tallest);
+    const wide = flat ? 0.06 : Math.min(1, Math.log2(shape.at(-1) + 1) / 11);
+    return h("span", { class: flat ? "block flat" : "block", vars: { "--tall": tall, "--wide": wide } });
+  };
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": t("layers") },
+    h(
+      "ol",
+      { class: "layers" },
+      step("input", t("layer_input"), size([walk.input.height, walk.input.width, 3]), h("img", { src: picture.url, alt: "" })),
+      walk.layers.map((layer) => step(layer.name, layer.name, `${layer.type} ${size(layer.shape)}`, block(layer.shape))),
+      step(
+        SOFTMAX,
+        t("layer_softmax"),
+        t("layer_softmax_kind"),
+        h("span", { class: "steps" }, [0.35, 1, 0.2, 0.12].map((share) => h("span", { vars: { "--tall": share } }))),
+      ),
+    ),
+  );
+}
+
+async function layerDetail(root, { picture, answer, signal, layer }) {
+  const { model, version } = answer;
+  const params = { model, version, layer: layer.name };
+  const spatial = layer.shape.length === 3;
+  const showsFilters = layer.filters && aspect === "filters";
+  const grid = h("div", { class: "grid-of-maps" });
+  const one = h("div", { class: "one" });
+  const frame = h("div", {});
+  const redo = () => layerDetail(root, { picture, answer, signal, layer });
+  const facts = layer.mean === undefined
+    ? null
+    : h(
+        "p",
+        { class: "note" },
+        t("layer_facts", {
+          parameters: number(layer.parameters),
+          sparsity: percent(layer.sparsity),
+          dead: number(layer.dead_channels),
+        }),
+      );
+  fill(
+    root,
+    h(
+      "div",
+      { class: "card" },
+      h("h2", { id: "detail-title" }, layer.name === "input" ? t("layer_input") : layer.name),
+      h("p", {}, maybe(`layer_${layer.type}`) ?? t("layer_other", { type: layer.type })),
+      facts,
+      layer.filters &&
+        h(
+          "div",
+          { class: "row segments-row", role: "group", "aria-label": t("aspect") },
+          ["maps", "filters"].map((name) =>
+            h(
+              "button",
+              {
+                type: "button",
+                id: `aspect-${name}`,
+                "aria-pressed": String(aspect === name),
+                on: {
+                  click: () => {
+                    aspect = name;
+                    redo();
+                  },
+                },
+              },
+              t(`aspect_${name}`),
+            ),
+          ),
+        ),
+      h("div", { class: "maps" }, grid, one),
+    ),
+    frame,
+  );
+  const command = () => {
+    const channel = place.channel ? { channel: place.channel, over: spatial || null } : {};
+    return curlAbout(picture, "activations", { ...params, ...channel }, { save: "maps.png" });
+  };
+  fill(frame, takeAlong({ picture, command }));
+
+  const filtersAt = `models/${encodeURIComponent(model)}/filters`;
+  const get = (given, call) =>
+    showsFilters
+      ? call(filtersAt, { params: { version, layer: layer.name, ...given }, signal })
+      : about(picture, "activations", call, { params: { ...params, ...given }, signal });
+  fill(grid, h("p", { class: "note", role: "status" }, t("drawing")));
+  try {
+    if (layer.name === "input") {
+      const image = h("img", { class: "input-seen", alt: t("input_alt", { model }) });
+      await show(image, await get({}, blob));
+      fill(grid, image);
+      return;
+    }
+    const [statistics, drawn] = await Promise.all([get({ format: "json" }, json), get({}, blob)]);
+    if (signal.aborted) return;
+    await gridOf(grid, one, { picture, params, statistics, drawn, layer, spatial, showsFilters, get, signal, filtersAt });
+  } catch (error) {
+    if (!signal.aborted) fill(grid, telling(error, redo));
+  }
+}
+
+async function gridOf(root, one, { picture, params, statistics, drawn, layer, spatial, showsFilters, get, signal, filtersAt }) {
+  const { grid, channels } = statistics;
+  const count = channels.length;
+  let filters = null;
+  const image = h("img", { alt: t(showsFilters ? "filters_alt" : "maps_alt", { layer: layer.name, count: number(count) }) });
+  const marker = h("span", { class: "marker", "aria-hidden": "true", hidden: true });
+  const field = h("input", {
+    type: "number",
+    id: "channel",
+    min: 0,
+    max: count - 1,
+    on: { change: () => choose(field.valueAsNumber) },
+    value: place.channel,
+  });
+  const strongest = channels
+    .filter((channel) => !channel.dead)
+    .sort((a, b) => b.mean - a.mean)
+    .slice(0, STRONGEST);
+  await show(image, drawn);
+  image.addEventListener("click", (event) => {
+    const scale = image.naturalWidth / image.clientWidth;
+    const column = Math.floor((event.offsetX * scale) / (grid.cell_width + grid.gap));
+    const line = Math.floor((event.offsetY * scale) / (grid.cell_height + grid.gap));
+    const channel = line * grid.columns + column;
+    if (column < grid.columns && channel < grid.channels) choose(channel);
+  });
+  const step = (by, key) =>
+    h(
+      "button",
+      { type: "button", class: "icon", id: `channel${by}`, "aria-label": t(key), on: { click: () => choose((field.valueAsNumber || 0) + by) } },
+      by < 0 ? "‹" : "›",
+    );
+  fill(
+    root,
+    h("div", { class: "marked" }, image, marker),
+    h("p", { class: "note" }, t(showsFilters ? "filters_hint" : "maps_hint")),
+    h(
+      "div",
+      { class: "row channel" },
+      h("label", { for: "channel" }, t("channel")),
+      step(-1, "channel_before"),
+      field,
+      step(1, "channel_after"),
+      !showsFilters &&
+        h(
+          "span",
+          { class: "chips" },
+          h("span", { class: "note" }, t("strongest")),
+          strongest.map(({ channel }) =>
+            h("button", { type: "button", class: "chip", id: `strong-${channel}`, on: { click: () => choose(channel) } }, String(channel)),
+          ),
+        ),
+    ),
+  );
+
+  function choose(wanted) {
+    const channel = Math.min(count - 1, Math.max(0, Number.isNaN(wanted) ? 0 : wanted));
+    field.value = channel;
+    go({ channel: String(channel) }, { quietly: true });
+    mark(channel);
+    large(channel);
+  }
+  function mark(channel) {
+    const [line, column] = [Math.floor(channel / grid.columns), channel % grid.columns];
+    marker.hidden = channel >= grid.channels;
+    const place = {
+      left: (grid.gap + column * (grid.cell_width + grid.gap)) / image.naturalWidth,
+      top: (grid.gap + line * (grid.cell_height + grid.gap)) / image.naturalHeight,
+      width: grid.cell_width / image.naturalWidth,
+      height: grid.cell_height / image.naturalHeight,
+    };
+    for (const [name, share] of Object.entries(place)) marker.style[name] = `${100 * share}%`;
+  }
+
+  // One filter, out of the picture of all.
+  async function cutOut(canvas, channel) {
+    const given = { params: { version: params.version, layer: layer.name }, signal };
+    filters ??= Promise.all([json(filtersAt, { params: { ...given.params, format: "json" }, signal }), blob(filtersAt, given)]);
+    const [{ grid: place }, all] = await filters;
+    if (channel >= place.channels) return;
+    const [line, column] = [Math.floor(channel / place.columns), channel % place.columns];
+    const corner = [column * (place.cell_width + place.gap), line * (place.cell_height + place.gap)];
+    const cut = await createImageBitmap(all, ...corner.map((at) => at + place.gap), place.cell_width, place.cell_height);
+    [canvas.width, canvas.height] = [cut.width, cut.height];
+    canvas.getContext("2d").drawImage(cut, 0, 0);
+    canvas.hidden = false;
+  }
+
+  async function large(channel) {
+    const facts = channels[channel];
+    const map = h("img", { alt: "", hidden: true });
+    const kernel = h("canvas", { class: "kernel", role: "img", hidden: true, "aria-label": t("filter_alt", { channel: number(channel), layer: layer.name }) });
+    fill(
+      one,
+      h("h3", {}, t(showsFilters ? "filter_one" : "map_one", { channel: number(channel) })),
+      h("figure", {}, map),
+      showsFilters && h("p", { class: "note" }, t("filter_hint")),
+      h(
+        "p",
+        { class: "note" },
+        t(facts.dead ? "map_dead" : "map_facts", {
+          mean: significant(facts.mean),
+          max: significant(facts.max),
+          min: significant(facts.min),
+          sparsity: percent(facts.sparsity),
+        }),
+      ),
+      !showsFilters &&
+        spatial &&
+        h(
+          "label",
+          { class: "check", for: "over" },
+          h("input", {
+            type: "checkbox",
+            id: "over",
+            checked: over,
+            on: {
+              change: (event) => {
+                over = event.target.checked;
+                large(channel);
+              },
+            },
+          }),
+          t("over"),
+        ),
+      !showsFilters && layer.filters && h("figure", { class: "made-by" }, h("figcaption", { class: "note" }, t("made_by")), kernel),
+    );
+    if (!spatial && !showsFilters) return;
+    try {
+      const drawnMap = await get({ channel, over: !showsFilters && over ? true : null }, blob);
+      map.alt = t(showsFilters ? "filter_alt" : "map_alt", { channel: number(channel), layer: layer.name });
+      await show(map, drawnMap);
+      map.hidden = false;
+      say(map.alt);
+      if (!showsFilters && layer.filters) await cutOut(kernel, channel);
+    } catch (error) {
+      if (!signal.aborted) fill(one, telling(error, () => large(channel)));
+    }
+  }
+
+  if (place.channel !== "") choose(Number(place.channel));
+  else if (strongest.length) {
+    mark(strongest[0].channel);
+    field.value = strongest[0].channel;
+    await large(strongest[0].channel);
+  }
+}

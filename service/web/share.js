@@ -1,0 +1,61 @@
+// What can be taken along: the link, the call behind what is shown, the drawing.
+
+import { access, address } from "./api.js";
+import { h, say } from "./dom.js";
+import { t } from "./i18n.js";
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+// A call as a command line. `file`: the name of the picture that is sent along, where one is.
+export function curl(path, params, { file, save } = {}) {
+  const parts = ["curl"];
+  if (access.key) parts.push('-H "Authorization: Bearer $SICHTBAR_KEY"');
+  if (file) parts.push(`-F ${quoted(`file=@${file}`)}`);
+  if (save) parts.push(`-o ${quoted(save)}`);
+  return [...parts, quoted(address(path, params).href)].join(" ");
+}
+
+// A call about a picture, which is named by its id or sent along.
+export function curlAbout(picture, path, params, given = {}) {
+  return picture.id
+    ? curl(path, { ...params, image_id: picture.id }, given)
+    : curl(path, params, { ...given, file: picture.name });
+}
+
+export async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = t("copied");
+    say(t("copied"));
+  } catch {
+    // Only pages from here or by HTTPS may write there.
+    say(t("copy_by_hand"));
+    button.textContent = t("copy_by_hand");
+  }
+}
+
+const copier = (id, key, text) =>
+  h("button", { type: "button", id, on: { click: (event) => copy(text(), event.currentTarget) } }, t(key));
+
+export function takeAlong({ picture, command, drawings = [] }) {
+  return h(
+    "section",
+    { class: "along", "aria-label": t("along") },
+    h(
+      "div",
+      { class: "row" },
+      picture.id ? copier("copy-link", "copy_link", () => location.href) : h("p", { class: "note" }, t("no_link")),
+      copier("copy-curl", "copy_curl", command),
+      drawings.map(({ id, key, save, get }) =>
+        h("button", { type: "button", id, on: { click: async () => download(await get(), save) } }, t(key)),
+      ),
+    ),
+    h("details", { id: "call" }, h("summary", {}, t("call")), h("pre", { tabindex: "0" }, h("code", {}, command()))),
+  );
+}
+
+function download(content, name) {
+  const url = URL.createObjectURL(content);
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

@@ -1,0 +1,273 @@
+// Why the model says so: LIME and Grad-CAM over the picture, and how far to trust them.
+
+import { telling } from "./problems.js";
+import { fill, h, say, show } from "./dom.js";
+import { drawing, explanation, latest, preview } from "./explanations.js";
+import { number, percent, t } from "./i18n.js";
+import { card } from "./models.js";
+import { go, place } from "./place.js";
+import { curlAbout, takeAlong } from "./share.js";
+import { trust } from "./trust.js";
+
+const chosen = { polarity: "positive", style: "overlay", top: 5, opacity: 0.7, superpixels: "" };
+const SIZE = 768;
+
+export async function why(root, { picture, answer, signal }) {
+  const label = place.label || answer.predictions[0].label;
+  const base = { model: answer.model, version: answer.version, label };
+  const lime = figure("lime");
+  const cam = figure("gradcam");
+  const trusted = h("section", { class: "card", id: "trust", "aria-labelledby": "trust-title", hidden: true });
+  const again = () => why(root, { picture, answer, signal });
+  const controls = h("div", {}, controlsOf(0, redraw, again));
+  const frame = h("div", {});
+  fill(
+    root,
+    h("h1", { id: "view-title", tabindex: "-1" }, t("why_title", { label })),
+    classes(answer, label, signal),
+    h("div", { class: "pair" }, lime.element, cam.element),
+    controls,
+    frame,
+    trusted,
+    explained(),
+  );
+
+  const style = (method) => ({
+    style: method === "gradcam" && chosen.style === "overlay" ? "heatmap" : chosen.style,
+    opacity: chosen.opacity,
+    size: SIZE,
+    ...(method === "lime" && { polarity: chosen.polarity, top_superpixels: chosen.top }),
+  });
+  const question = (method) => ({ ...base, method, ...(method === "lime" && { superpixels: chosen.superpixels }) });
+  const found = {};
+
+  async function run(part, method) {
+    part.wait();
+    const previews = latest(async (job) => {
+      try {
+        part.show(await preview(job, style(method), signal), t("preview_alt", { label }));
+      } catch {
+        // The next one, or the result, will do.
+      }
+    });
+    try {
+      found[method] = await explanation(picture, question(method), {
+        signal,
+        onProgress(job) {
+          part.progress(job);
+          if (job.links.preview) previews(job);
+        },
+      });
+      if (signal.aborted) return;
+      await draws[method]();
+      part.done();
+      if (method === "lime") {
+        const { numbers } = found.lime;
+        fill(trusted, trust(numbers));
+        trusted.hidden = false;
+        fill(controls, controlsOf(numbers.superpixels.length, redraw, again));
+        say(t("why_done", { label }));
+      }
+    } catch (error) {
+      if (!signal.aborted) part.fail(error, () => run(part, method));
+    }
+  }
+
+  const drawer = (part, method) =>
+    latest(async () => {
+      const drawn = await drawing(found[method].job, style(method), signal);
+      part.show(drawn, t(`${method}_alt`, { label }));
+    });
+  const draws = { lime: drawer(lime, "lime"), gradcam: drawer(cam, "gradcam") };
+  function redraw() {
+    for (const method of Object.keys(found)) {
+      draws[method]().catch((error) => {
+        if (!signal.aborted) (method === "lime" ? lime : cam).fail(error, again);
+      });
+    }
+    along();
+  }
+  function along() {
+    const command = () => curlAbout(picture, "explain", { ...question("lime"), ...style("lime") }, { save: "why.png" });
+    const save = (method) => `${picture.name.replace(/\.\w+$/, "")}-${label}-${method}.png`;
+    const drawings = Object.keys(found).map((method) => ({
+      id: `download-${method}`,
+      key: `download_${method}`,
+      save: save(method),
+      get: () => drawing(found[method].job, style(method), signal),
+    }));
+    fill(frame, takeAlong({ picture, command, drawings }));
+  }
+
+  along();
+  lime.wait();
+  // One after the other: they share the process that explains, and Grad-CAM is the quick one.
+  await run(cam, "gradcam");
+  along();
+  if (signal.aborted) return;
+  await run(lime, "lime");
+  along();
+}
+
+function figure(method) {
+  const image = h("img", { alt: "", hidden: true });
+  const status = h("div", { class: "working" });
+  const element = h(
+    "figure",
+    { class: "explanation", "data-method": method, "aria-busy": "true" },
+    h("figcaption", {}, h("strong", {}, t(method)), h("span", { class: "note" }, t(`${method}_more`))),
+    h("div", { class: "canvas" }, image, status),
+  );
+  const bar = h("progress", { max: 1, "aria-label": t("progress") });
+  const words = h("p", { class: "note" });
+  return {
+    element,
+    wait() {
+      element.setAttribute("aria-busy", "true");
+      bar.removeAttribute("value");
+      words.textContent = t("waiting");
+      status.replaceChildren(bar, words);
+    },
+    progress({ state, ahead, progress }) {
+      if (state === "queued" && ahead) words.textContent = t("queued", { ahead: number(ahead) });
+      if (progress) {
+        bar.max = progress.total;
+        bar.value = progress.done;
+        words.textContent = t("progress_words", { done: number(progress.done), total: number(progress.total) });
+      }
+    },
+    async show(blob, alt) {
+      image.alt = alt;
+      await show(image, blob);
+      image.hidden = false;
+    },
+    done() {
+      element.setAttribute("aria-busy", "false");
+      status.replaceChildren();
+    },
+    fail(error, again) {
+      element.setAttribute("aria-busy", "false");
+      status.replaceChildren(telling(error, again));
+    },
+  };
+}
+
+// Which class the question is about.
+function classes(answer, label, signal) {
+  const near = answer.predictions.slice(0, 5).map((prediction) => prediction.label);
+  const offered = near.includes(label) ? near : [label, ...near];
+  const list = h("datalist", { id: "labels" });
+  const any = h("input", { id: "any-class", list: "labels", autocomplete: "off", placeholder: t("another_class") });
+  const pick = (wanted) => go({ label: wanted === answer.predictions[0].label ? "" : wanted });
+  const fillList = () =>
+    card(answer.model, answer.version)
+      .then(({ manifest }) => !signal.aborted && fill(list, manifest.labels.map((each) => h("option", { value: each }))))
+      .catch(() => {});
+  any.addEventListener("focus", fillList, { once: true });
+  return h(
+    "form",
+    {
+      class: "classes",
+      on: {
+        submit: (event) => {
+          event.preventDefault();
+          if (any.value.trim()) pick(any.value.trim());
+        },
+      },
+    },
+    h(
+      "fieldset",
+      { class: "chips" },
+      h("legend", {}, t("ask_about")),
+      offered.map((each, index) =>
+        h(
+          "button",
+          {
+            type: "button",
+            class: "chip",
+            id: `class-${index}`,
+            "aria-pressed": String(each === label),
+            on: { click: () => pick(each) },
+          },
+          each,
+        ),
+      ),
+      h("label", { class: "hidden", for: "any-class" }, t("another_class")),
+      any,
+      list,
+      h("button", { type: "submit" }, t("ask")),
+    ),
+  );
+}
+
+function controlsOf(count, redraw, again) {
+  const most = Math.max(count, chosen.top, 5);
+  const radios = (name, values, change) =>
+    h(
+      "fieldset",
+      { class: "segments" },
+      h("legend", {}, t(name)),
+      values.map((value) =>
+        h(
+          "label",
+          {},
+          h("input", {
+            type: "radio",
+            name,
+            id: `${name}-${value || "auto"}`,
+            checked: chosen[name] === value,
+            on: {
+              change: () => {
+                chosen[name] = value;
+                change();
+              },
+            },
+            value,
+          }),
+          h("span", {}, t(`${name}_${value || "auto"}`)),
+        ),
+      ),
+    );
+  const slider = (name, label, { min, max, step, told }) => {
+    const output = h("output", { for: name }, told(chosen[name]));
+    return h(
+      "label",
+      { class: "slider", for: name },
+      h("span", {}, label, " ", output),
+      h("input", {
+        type: "range",
+        id: name,
+        min,
+        max,
+        step,
+        on: {
+          input: (event) => {
+            chosen[name] = Number(event.target.value);
+            output.textContent = told(chosen[name]);
+            redraw();
+          },
+        },
+        value: chosen[name],
+      }),
+    );
+  };
+  return h(
+    "div",
+    { class: "controls card" },
+    slider("top", t("shown_regions"), { min: 1, max: most, step: 1, told: (value) => number(value) }),
+    slider("opacity", t("opacity"), { min: 0, max: 1, step: 0.05, told: percent }),
+    radios("polarity", ["positive", "negative", "both"], redraw),
+    radios("style", ["overlay", "outline", "heatmap"], redraw),
+    radios("superpixels", ["", "20", "100"], again),
+  );
+}
+
+const explained = () =>
+  h(
+    "section",
+    { class: "words", "aria-labelledby": "how-title" },
+    h("h2", { id: "how-title" }, t("how_title")),
+    ["lime", "gradcam"].map((method) =>
+      h("details", { id: `how-${method}` }, h("summary", {}, t(`how_${method}`)), h("p", {}, t(`how_${method}_more`))),
+    ),
+  );
