@@ -9,6 +9,7 @@ import pytest
 from lime.lime_image import LimeImageExplainer
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import expit, softmax
 
 from service.engines.base import Outputs
 from service.explain import lime, surrogate
@@ -221,7 +222,7 @@ def test_progress_has_previews_and_may_end_it() -> None:
 
     def report(progress: Progress) -> None:
         seen.append(progress)
-        if progress.done >= lime.LEAST_SAMPLES:
+        if progress.done >= lime.FIRST_PREVIEW:
             raise Cancelled
 
     model = Known(erratic)
@@ -229,8 +230,8 @@ def test_progress_has_previews_and_may_end_it() -> None:
         lime.explain(cast(Model, model), report, fields(), Question(class_index=0, fill="white"), 1)
     assert seen[0].preview is None
     assert seen[-1].preview is not None
-    assert seen[-1].preview.samples == seen[-1].done == lime.LEAST_SAMPLES
-    assert model.asked <= lime.LEAST_SAMPLES + 1
+    assert seen[-1].preview.samples == seen[-1].done == lime.FIRST_PREVIEW
+    assert model.asked <= lime.FIRST_PREVIEW + 1
 
 
 @pytest.mark.parametrize("count", [8, 50, 63, 64, 130])
@@ -242,32 +243,67 @@ def test_a_block_of_masks_is_balanced_and_orthogonal(count: int) -> None:
     assert (signs.T @ signs == len(block) * np.eye(count)).all()
 
 
+def of_two(first: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([first, 1 - first], axis=1)
+
+
 def test_the_process_foretells_what_it_was_not_told() -> None:
     chance = np.random.default_rng(1)
     truth = np.concatenate([[1.0, 0.9, -0.8, 0.7], chance.normal(size=26) / 20])
 
     def answers(signs: NDArray[np.float64]) -> NDArray[np.float64]:
-        return surrogate.probability(signs @ truth + signs[:, 0] * signs[:, 1] - signs[:, 1] * signs[:, 2])
+        return expit(signs @ truth + signs[:, 0] * signs[:, 1] - signs[:, 1] * signs[:, 2])
 
     masks = np.concatenate(list(itertools.islice(lime._blocks(30, chance), 4)))
     known, unknown = np.where(masks, 1.0, -1.0), chance.choice([-1.0, 1.0], (500, 30))
-    process = surrogate.fit(known, answers(known), np.abs(truth))
+    process = surrogate.fit(known, of_two(answers(known)), 0)
     line = np.linalg.lstsq(np.c_[known, np.ones(len(known))], answers(known), rcond=None)[0]
     foretold = ((process.probabilities(unknown) - answers(unknown)) ** 2).mean()
     by_line = ((np.c_[unknown, np.ones(500)] @ line - answers(unknown)) ** 2).mean()
     assert foretold < by_line / 2
 
 
+def test_the_process_learns_from_what_rivals_say() -> None:
+    chance = np.random.default_rng(1)
+    scores = chance.normal(size=(20, 5)) / 2
+
+    def answers(signs: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(softmax(2 * signs @ scores, axis=1))
+
+    masks = np.concatenate(list(itertools.islice(lime._blocks(20, chance), 2)))
+    known, unknown = np.where(masks, 1.0, -1.0), chance.choice([-1.0, 1.0], (500, 20))
+    told, truth = answers(known), answers(unknown)[:, 3]
+    by_all, by_one = surrogate.fit(known, told, 3), surrogate.fit(known, of_two(told[:, 3]), 0)
+    off_all, off_one = (((process.probabilities(unknown) - truth) ** 2).mean() for process in (by_all, by_one))
+    assert off_all < off_one / 2
+
+
+def test_of_a_thousand_classes_those_that_hardly_matter_are_one() -> None:
+    chance = np.random.default_rng(1)
+    scores = chance.normal(size=(20, 1000)) * np.where(np.arange(1000) < 5, 0.5, 0.1)
+
+    def answers(signs: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(softmax(signs @ scores + np.where(np.arange(1000) < 5, 5.0, 0.0), axis=1))
+
+    masks = np.concatenate(list(itertools.islice(lime._blocks(20, chance), 4)))
+    known, unknown = np.where(masks, 1.0, -1.0), chance.choice([-1.0, 1.0], (500, 20))
+    for index in (2, 700):
+        process = surrogate.fit(known, answers(known), index)
+        truth = answers(unknown)[:, index]
+        assert process.coefficients.shape == (len(known), surrogate.MOST_CLASSES + 1)
+        assert np.corrcoef(process.probabilities(unknown), truth)[0, 1] > 0.95
+
+
 def test_the_process_knows_how_far_it_is_off() -> None:
     truth = np.random.default_rng(1).normal(size=30) / 5
 
     def answers(signs: NDArray[np.float64]) -> NDArray[np.float64]:
-        return surrogate.probability(signs @ truth + signs[:, 0] * signs[:, 1] * signs[:, 2])
+        return expit(signs @ truth + signs[:, 0] * signs[:, 1] * signs[:, 2])
 
     def effects(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         chance = np.random.default_rng(seed)
         known = np.where(np.concatenate(list(itertools.islice(lime._blocks(30, chance), 3))), 1.0, -1.0)
-        process = surrogate.fit(known, answers(known), np.abs(truth))
+        process = surrogate.fit(known, of_two(answers(known)), 0)
         every = chance.choice([-1.0, 1.0], (4000, 30))
         return 2 * (every * process.probabilities(every)[:, None]).mean(axis=0), process.errors
 
