@@ -66,6 +66,7 @@ class Prometheus:
         config = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
         config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
         (job,) = config["scrape_configs"]
+        del job["dns_sd_configs"]
         job["static_configs"] = [{"targets": [f"{target.host}:{target.port}"]}]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         shutil.copy(FOLDER / "alerts.yml", folder)
