@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import socket
 from typing import Annotated
@@ -27,6 +27,11 @@ from service.http.connections import GuardedProtocol
 from service.logs import configure_logging
 from service.security import Scope, add_key, explain_problem
 from service.settings import Settings, table, variable
+
+# How long the event loop takes to close a socket.
+CLOSE_SECONDS = 0.05
+# How long whoever connected last may take to agree on a key.
+HANDSHAKE_SECONDS = 1.0
 
 # Connections in one turn of the event loop.
 ACCEPTED = 8
@@ -77,18 +82,34 @@ class Server(uvicorn.Server):
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
             log.info("serving", url=url, docs=f"{url}/docs")
 
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop listening, but answer whoever had connected by then: what he asks may be on its way already."""
+        loop = asyncio.get_running_loop()
+        # What waits to be accepted waits as long as somebody has the socket; the loop's own are closed in later turns.
+        queues = [_again(listener) for server in self.servers for listener in server.sockets]
+        for listener in [*self.servers, *(sockets or ())]:
+            listener.close()
+        await asyncio.sleep(CLOSE_SECONDS)
+        connected = [connection for queue in queues for connection in _waiting(queue)]
+        for queue in queues:
+            queue.close()
+        if connected:
+            accepted = [
+                asyncio.ensure_future(loop.connect_accepted_socket(self._protocol, one, ssl=self.config.ssl))
+                for one in connected
+            ]
+            await asyncio.wait(accepted, timeout=HANDSHAKE_SECONDS)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> GuardedProtocol:
+        return GuardedProtocol(self.config, self.server_state, self.lifespan.state)
+
     async def _accept_several(self) -> None:
         """Of each listening socket uvloop accepts one connection a turn, so that a busy loop lets clients wait long."""
         loop, config = asyncio.get_running_loop(), self.config
         for listener in [one for server in self.servers for one in server.sockets for _ in range(ACCEPTED - 1)]:
-            again = socket(fileno=os.dup(listener.fileno()))
             self.servers.append(
-                await loop.create_server(
-                    lambda: GuardedProtocol(config, self.server_state, self.lifespan.state),
-                    sock=again,
-                    ssl=config.ssl,
-                    backlog=config.backlog,
-                )
+                await loop.create_server(self._protocol, sock=_again(listener), ssl=config.ssl, backlog=config.backlog)
             )
 
     def _stop(self) -> None:
@@ -106,6 +127,21 @@ class Server(uvicorn.Server):
 
     def _exit(self) -> None:
         self.should_exit = True
+
+
+def _again(listener: socket) -> socket:
+    """The same socket, to be closed for itself."""
+    return socket(fileno=os.dup(listener.fileno()))
+
+
+def _waiting(queue: socket) -> Iterator[socket]:
+    """Connections that have not been accepted yet."""
+    queue.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            connection, _ = queue.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 def _help() -> str:

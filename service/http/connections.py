@@ -18,6 +18,8 @@ from service.http.schemas import Problem
 # Beyond what comes with its first bytes.
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 10.0
+# How long a connection without a request stays once the server stops: one may be on its way.
+LINGER_SECONDS = 0.5
 
 MALFORMED = Problem(
     title="The request is no HTTP", status=400, detail="expected HTTP/1.1, got something else", code="malformed_request"
@@ -37,9 +39,12 @@ TOO_LARGE = Problem(
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with these bounds; the app's lifespan names the `door`, if it has one."""
+    """uvicorn's HTTP/1.1, with these bounds; the app's lifespan names the `door`, if it has one.
 
-    _arriving = _unwanted = False
+    When it stops, what was sent before is answered, whether it was read or not.
+    """
+
+    _arriving = _unwanted = _stopping = False
     _awaited: asyncio.TimerHandle | None = None
     _begun = False
     _bytes = 0
@@ -87,6 +92,8 @@ class GuardedProtocol(HttpToolsProtocol):
             door.begins(self.loop)
         else:
             self._turn_away(door)
+        if self._stopping and self._answers_another():
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """An answer may come before all of its request has."""
@@ -107,7 +114,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unwanted = False
         self._end_head()
         self._unset_keepalive_if_required()
-        if self.parser.should_keep_alive():
+        if self._keeps_alive():
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -116,12 +123,27 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _turn_away(self, door: Door) -> None:
         refusal = door.refuse(self.loop, self.url.decode("latin-1"))
-        close = b"" if self.parser.should_keep_alive() else b"connection: close\r\n"
+        close = b"" if self._keeps_alive() else b"connection: close\r\n"
         self.transport.write(refusal.head + close + b"\r\n" + refusal.body)
         self._unwanted = True
 
     def _answers_another(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _keeps_alive(self) -> bool:
+        return bool(self.parser.should_keep_alive()) and not self._stopping
+
+    def shutdown(self) -> None:
+        """Answer no request but those that are here, or about to be."""
+        self._stopping = True
+        if self._answers_another():
+            super().shutdown()
+        else:
+            self.loop.call_later(LINGER_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        if not self._answers_another():
+            self.transport.close()
 
     def _await_head(self) -> None:
         self._awaited = self.loop.call_later(HEAD_SECONDS, self._refuse, TOO_SLOW)

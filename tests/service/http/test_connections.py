@@ -6,11 +6,16 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from service.app import create_app
 from service.http import connections
+from service.settings import Settings
+from tests.conftest import LiveServer
+from tests.service.http.explaining import until
 
 HEAD = b"GET /health/live HTTP/1.1\r\nhost: x\r\n"
 
@@ -117,3 +122,34 @@ def test_many_requests_share_a_connection(raw: socket.socket) -> None:
     while answered.count(b"HTTP/1.1 200") < 20:
         answered += raw.recv(65536)
     assert answered.count(b'{"status":"live"}') == 20
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["new", "used"])
+def test_what_comes_while_the_server_stops_is_answered(
+    shapes_models: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 30.0)
+    with (
+        LiveServer(create_app(Settings(models=shapes_models, engine="openvino"))) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        place = client.base_url.host, client.base_url.port or 80
+        with socket.create_connection(place, timeout=20) as connection:
+            for _ in range(before):
+                connection.sendall(HEAD + b"\r\n")
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            until(lambda: len(server.server_state.connections) == 1)
+            server.should_exit = True
+            until(lambda: not listens(place))
+            connection.sendall(HEAD + b"\r\n")
+            answer = all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer.lower()
+
+
+def listens(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, timeout=20).close()
+    except ConnectionRefusedError:
+        return False
+    return True
