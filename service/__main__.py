@@ -6,11 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from socket import socket
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, NoReturn
 
 import structlog
 import typer
@@ -23,11 +25,17 @@ from service.commands.explain import explain_pictures
 from service.commands.predict import HELP as PREDICT_HELP
 from service.commands.predict import predict_pictures
 from service.errors import StartupFailed
+from service.explain.process import COMMAND, ONE_THREAD
 from service.http.connections import GuardedProtocol
 from service.logs import configure_logging
+from service.metrics import forget_worker
 from service.security import Scope, add_key, explain_problem
 from service.settings import Settings, table, variable
+from service.supervisor import Helper, Supervisor, listen
+from service.team import SERVING, Team
 
+# How long a worker may take to end once its requests have been answered, or cut off.
+END_SECONDS = 5.0
 # How long the event loop takes to close a socket.
 CLOSE_SECONDS = 0.05
 # How long whoever connected last may take to agree on a key.
@@ -45,9 +53,10 @@ class Server(uvicorn.Server):
     Its own way of stopping ends in the signal again, which is no success to whoever started the process.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, team: Team | None = None) -> None:
         self._app = app
         self._settings = settings
+        self._team = team
         super().__init__(
             uvicorn.Config(
                 app,
@@ -66,21 +75,25 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on the first signal, at once on the second."""
+        """Stop on the first signal, at once on the second; of several workers each as its supervisor says."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        if self._team is not None:
+            self._team.listen(self._app.state.classifier.rollout.look, self._stop)
         yield
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Say where it listens, once it does."""
         await super().startup(sockets)
         await self._accept_several()
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            scheme = "https" if self._settings.tls_certificate else "http"
-            url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-            log.info("serving", url=url, docs=f"{url}/docs")
+        if not self.started:
+            return
+        self._app.state.classifier.metrics.workers.set(1)
+        if self._team is None:
+            _tell_address(self.servers[0].sockets[0].getsockname(), self._settings)
+        else:
+            self._team.tell(SERVING)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop listening, but answer whoever had connected by then: what he asks may be on its way already."""
@@ -119,7 +132,9 @@ class Server(uvicorn.Server):
             os._exit(0)
         classifier = self._app.state.classifier
         if classifier.draining:
-            self.should_exit = self.force_exit = True
+            # A terminal's Ctrl-C and systemd's stop reach a worker twice: it is its supervisor that is impatient.
+            if self._team is None:
+                self.should_exit = self.force_exit = True
             return
         log.info("draining", delay=self._settings.shutdown_delay, limit=self._settings.drain_seconds)
         classifier.drain(after=self._settings.shutdown_delay)
@@ -142,6 +157,13 @@ def _waiting(queue: socket) -> Iterator[socket]:
             connection, _ = queue.accept()
             connection.setblocking(False)
             yield connection
+
+
+def _tell_address(address: tuple[str | int, ...], settings: Settings) -> None:
+    host, port = address[:2]
+    scheme = "https" if settings.tls_certificate else "http"
+    url = f"{scheme}://[{host}]:{port}" if ":" in str(host) else f"{scheme}://{host}:{port}"
+    log.info("serving", url=url, docs=f"{url}/docs")
 
 
 def _help() -> str:
@@ -170,15 +192,64 @@ def serve(context: typer.Context) -> None:
         return
     settings = _settings()
     configure_logging(settings.log_level)
+    if settings.workers > 1:
+        sys.exit(_supervise(settings))
+    _serve(settings)
+
+
+@cli.command("worker", hidden=True)
+def serve_with_others(number: int, descriptors: str, folder: Path, again: bool = False) -> None:
+    """Serve as one of several; `service.supervisor` says with what."""
+    settings = _settings()
+    configure_logging(settings.log_level, worker=number)
+    settings = settings.model_copy(update={"threads": _threads(settings)})
+    channel, *listeners = (socket(fileno=int(descriptor)) for descriptor in descriptors.split(","))
+    _serve(settings, Team(folder, number, channel), listeners, again=again)
+
+
+def _supervise(settings: Settings) -> int:
+    """Run several workers; the exit status that is due."""
     try:
-        server = Server(create_app(settings), settings)
+        listeners = listen(settings.host, settings.port)
+        with TemporaryDirectory(prefix="sichtbar-workers-") as place:
+            folder = Path(place)
+            supervisor = Supervisor(
+                [sys.executable, "-m", "service", "worker"],
+                listeners,
+                folder,
+                size=settings.workers,
+                helper=Helper(
+                    [*COMMAND, settings.engine, str(_threads(settings)), str(settings.explain_nice)], ONE_THREAD
+                ),
+                patience=settings.shutdown_delay + settings.drain_seconds + END_SECONDS,
+                on_serving=partial(_tell_address, listeners[0].getsockname(), settings),
+                on_ended=partial(forget_worker, folder / "metrics"),
+            )
+            return asyncio.run(supervisor.run())
+    except (StartupFailed, OSError) as failure:
+        sys.exit(f"{StartupFailed.code}: {failure}")
+
+
+def _threads(settings: Settings) -> int:
+    """Of one inference, where each worker would take all cores."""
+    return settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
+
+
+def _serve(
+    settings: Settings, team: Team | None = None, listeners: Sequence[socket] | None = None, *, again: bool = False
+) -> NoReturn:
+    try:
+        app = create_app(settings, team)
+        server = Server(app, settings, team)
         server.config.load()
     except StartupFailed as failure:
         sys.exit(f"{failure.code}: {failure}")
     except OSError as error:
         names = f"{variable('tls_certificate')} and {variable('tls_key')}"
         sys.exit(f"{StartupFailed.code}: {names}: expected a certificate and its key as PEM: {error}")
-    server.run()
+    if again:
+        app.state.classifier.metrics.worker_restarts.inc()
+    server.run(list(listeners) if listeners else None)
     sys.stdout.flush()
     # Not sys.exit: that would wait for a thread that hangs in a model.
     os._exit(0)

@@ -36,18 +36,21 @@ from service.http.limits import BodyLimit, Deadline, RequestContext
 from service.metrics import Metrics
 from service.security import Keys
 from service.settings import Settings
+from service.team import Team
 from service.tracing import Tracing
 
 log = structlog.get_logger()
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, team: Team | None = None) -> FastAPI:
     """The service as an ASGI app. Models are loaded in its lifespan; if none is valid, the start fails.
+
+    `team`: the other workers, where there are several.
 
     Raises:
         StartupFailed: the file of keys is not valid.
     """
-    classifier = Classifier(settings)
+    classifier = Classifier(settings, team)
     tracing = Tracing()
 
     @asynccontextmanager
@@ -72,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(RequestContext, metrics=classifier.metrics, tracing=tracing),
-            *_guards(settings, classifier.metrics),
+            *_guards(settings, classifier.metrics, team),
             Middleware(Deadline, metrics=classifier.metrics),
             # The limit counts what a body inflates to.
             Middleware(Inflate),
@@ -98,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _guards(settings: Settings, metrics: Metrics) -> Iterator[Middleware]:
+def _guards(settings: Settings, metrics: Metrics, team: Team | None) -> Iterator[Middleware]:
     if settings.cors_origins:
         # A browser asks with OPTIONS first, and shows no key then.
         yield Middleware(
@@ -118,4 +121,5 @@ def _guards(settings: Settings, metrics: Metrics) -> Iterator[Middleware]:
             expose_headers=["etag", "location", "retry-after", "traceresponse", "x-cache", "x-request-id"],
         )
     if settings.keys is not None:
-        yield Middleware(Access, Keys(settings.keys), metrics, watched_open=settings.open_metrics)
+        keys = Keys(settings.keys, team.allowances if team else None)
+        yield Middleware(Access, keys, metrics, watched_open=settings.open_metrics)

@@ -24,10 +24,12 @@ from service.explain.process import Explainer
 from service.explaining import Explaining
 from service.images import ImageStore, open_store
 from service.metrics import Metrics
+from service.orders import Orders
 from service.pool import BoundedPool
 from service.repository import Version
 from service.rollout import Rollout
 from service.settings import Settings
+from service.team import CHANGED, Team
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
@@ -40,6 +42,8 @@ QUICK_BODY = 16_384
 UNSPENT = {"decode": 0.0, "queue": 0.0, "inference": 0.0}
 # Kept pictures that requests may hold in memory at once.
 MOST_IN_HAND = 64
+# Another worker may be asked for this one's metrics; what it has counted needs no look.
+REFRESH_SECONDS = 0.5
 
 
 class Picture(NamedTuple):
@@ -91,19 +95,24 @@ class Classifier:
 
     images: ImageStore
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, team: Team | None = None) -> None:
+        """`team`: the other workers, where there are several."""
         self.settings = settings
-        self.metrics = Metrics()
-        self.metrics.ready.set_function(lambda: self.ready)
+        self.metrics = Metrics(team)
+        self.metrics.watch_ready(lambda: self.ready)
         self.metrics.queue_limit.set(settings.max_queue)
-        self.explaining = Explaining(settings, self.metrics)
+        self.explaining = Explaining(settings, self.metrics, team.turns if team else None)
         self.rollout = Rollout(
             settings,
             self.metrics,
             on_served=lambda version: self.explaining.preload([version]),
             on_released=lambda folder, digest: self.explainer.forget(folder, digest),
+            on_changed=lambda: team.tell(CHANGED) if team else None,
+            orders=Orders(team.orders if team else None),
+            weights=team.weights if team else None,
         )
         self.repository = self.rollout.repository
+        self._team = team
         self._looking = self._in_hand = self._bytes_in_hand = 0
         self.draining = False
         self._answers = Answers(settings.cache_bytes, self.metrics.cache_bytes.set)
@@ -125,11 +134,15 @@ class Classifier:
                 self.repository.engine,
                 threads=self.settings.threads,
                 nice=self.settings.explain_nice,
+                bell=self._team.bell if self._team else None,
                 on_restart=self.metrics.explainer_restarts.inc,
             )
             opened.push_async_callback(self.explainer.close)
             await self.explaining.open(self.explainer, self.repository.versions)
             opened.push_async_callback(self.explaining.close)
+            if self._team is not None:
+                refreshing = asyncio.create_task(self._refresh(), name="refresh metrics")
+                opened.callback(refreshing.cancel)
             self._opened = opened.pop_all()
         return self
 
@@ -142,8 +155,14 @@ class Classifier:
     def drain(self, after: float = 0.0) -> None:
         """Stop being ready at once; in `after` seconds and the drain's, all must be over."""
         self.draining = True
+        self.metrics.refresh()
         self.repository.drain_within(after + self.settings.drain_seconds)
         self.explaining.drain_within(after + self.settings.drain_seconds)
+
+    async def _refresh(self) -> None:
+        while True:
+            self.metrics.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
 
     @property
     def ready(self) -> bool:

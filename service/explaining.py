@@ -36,7 +36,9 @@ class Explaining:
     explanations: Explanations
     jobs: Jobs
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, turns: Path | None = None) -> None:
+        """`turns`: see `Explanations`."""
+        self._turns = turns
         self._settings = settings
         self._metrics = metrics
         self._deadline: float | None = None
@@ -70,6 +72,7 @@ class Explaining:
             max_bytes=settings.max_total_bytes,
             max_pixels=settings.max_pixels,
             seconds=settings.explain_timeout,
+            turns=self._turns,
         )
         self.jobs = Jobs(
             self.explanations,

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -18,11 +18,18 @@ SHARED: list[Processor] = [
 ]
 
 
-def configure_logging(level: str) -> None:
-    """Send structlog's and the standard library's records the same way. Only a program calls this, at its start."""
+def configure_logging(level: str, **bound: object) -> None:
+    """Send structlog's and the standard library's records the same way, each with what is `bound`. Only a program calls
+    this, at its start.
+    """
+
+    def bind(logger: object, method: str, event: EventDict) -> EventDict:
+        return {**event, **bound}
+
+    shared: list[Processor] = [*SHARED, bind]
     number = logging.getLevelName(level.upper())
     structlog.configure(
-        processors=[*SHARED, structlog.processors.JSONRenderer()],
+        processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
         cache_logger_on_first_use=True,
@@ -30,7 +37,7 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *SHARED],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 
 from prometheus_client import (
@@ -13,19 +16,25 @@ from prometheus_client import (
     GCCollector,
     Histogram,
     Info,
+    Metric,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
+    values,
 )
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from service import __version__
 from service.errors import ClientError, ImageError, Unavailable
+from service.team import Team
 
 # Geometric: a small CNN answers in a millisecond, a large one on a busy machine in seconds.
 SECONDS = tuple(0.0005 * 2**power for power in range(16))
 EXPLANATION_SECONDS = tuple(0.05 * 2**power for power in range(14))
 SAMPLES = tuple(2**power for power in range(4, 15))
 BATCH_SIZES = tuple(2**power for power in range(9))
+VERSION_STATE = "sichtbar_model_version_state"
 
 # What a label may be, by its own name, or by its metric's and its own where that decides; in words where no code lists
 # it.
@@ -64,12 +73,24 @@ LABELS: dict[str, tuple[str, ...] | str] = {
 
 
 class Metrics:
-    """Labels come from closed sets, see `LABELS`: nothing that a client may choose is one."""
+    """Labels come from closed sets, see `LABELS`: nothing that a client may choose is one.
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
+    Of several workers each shows what all have counted together, also those that have died since the service started.
+    """
+
+    def __init__(self, team: Team | None = None) -> None:
+        self.registry = self._shown = CollectorRegistry()
+        self._watched: dict[Gauge, Callable[[], float]] | None = None
+        if team is None:
+            ProcessCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
+        else:
+            _share(team)
+            self._watched = {}
+            self._shown = CollectorRegistry()
+            self._shown.register(_Sums(team.metrics))
+            self._shown.register(_Processes(team))
+        PlatformCollector(registry=self._shown)
         self.requests = Counter(
             "sichtbar_http_requests",
             "Requests by method, route template and status.",
@@ -87,6 +108,7 @@ class Metrics:
             "sichtbar_ready",
             "1 while the service is ready for pictures, as /health/ready says.",
             registry=self.registry,
+            multiprocess_mode="livemin",
         )
         self.model_requests = Counter(
             "sichtbar_model_requests",
@@ -121,7 +143,10 @@ class Metrics:
             registry=self.registry,
         )
         self.cache_bytes = Gauge(
-            "sichtbar_cache_bytes", "Bytes of answers that this process keeps.", registry=self.registry
+            "sichtbar_cache_bytes",
+            "Bytes of answers that are kept, by each worker for itself.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.batch_size = Histogram(
             "sichtbar_batch_size",
@@ -135,11 +160,13 @@ class Metrics:
             "Pictures that wait for the model.",
             ["model", "version"],
             registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.queue_limit = Gauge(
             "sichtbar_queue_limit",
             "Pictures that may wait for one version; one more is refused.",
             registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.errors = Counter(
             "sichtbar_errors",
@@ -176,6 +203,7 @@ class Metrics:
             "sichtbar_image_bytes",
             "Bytes of pictures in the folder, as this process counts them; those of others at every sweep.",
             registry=self.registry,
+            multiprocess_mode="livemostrecent",
         )
         self.explanations = Counter(
             "sichtbar_explanations",
@@ -198,7 +226,11 @@ class Metrics:
             registry=self.registry,
         )
         self.explanation_jobs = Gauge(
-            "sichtbar_explanation_jobs", "Explanations queued, and running.", ["state"], registry=self.registry
+            "sichtbar_explanation_jobs",
+            "Explanations queued, and running.",
+            ["state"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.explanation_cache = Counter(
             "sichtbar_explanation_cache",
@@ -235,12 +267,19 @@ class Metrics:
             registry=self.registry,
         )
         self.version_state = Gauge(
-            "sichtbar_model_version_state",
-            "1 for the state of a version: loading, available, unloading, unloaded, incomplete or failed.",
+            VERSION_STATE,
+            "Workers in which a version is loading, available, unloading, unloaded, incomplete or failed; 1 of one.",
             ["model", "version", "state", "engine"],
             registry=self.registry,
+            multiprocess_mode="livesum",
         )
-        self.build = Info("sichtbar_build", "What runs.", registry=self.registry)
+        self.workers = Gauge(
+            "sichtbar_workers", "Processes that serve.", registry=self.registry, multiprocess_mode="livesum"
+        )
+        self.worker_restarts = Counter(
+            "sichtbar_worker_restarts", "Times that a worker took the place of one that died.", registry=self.registry
+        )
+        self.build = Info("sichtbar_build", "What runs.", registry=self._shown)
         self.build.info({"version": __version__})
         for reason in LABELS["sichtbar_images_refused.reason"]:
             # A counter that starts at nothing hides its first increase.
@@ -275,19 +314,115 @@ class Metrics:
             self.images_refused.labels(error.code).inc()
             raise
 
+    def watch_ready(self, ready: Callable[[], bool]) -> None:
+        """Say whether the service is ready; a worker that does not serve yet keeps none from being."""
+        self.ready.set(1)
+        self._watch(self.ready, ready)
+
     def watch_queue(self, model: str, version: str, waiting: Callable[[], int]) -> None:
         """Read the queue's length when it is scraped."""
-        self.queue_length.labels(model, version).set_function(waiting)
+        self._watch(self.queue_length.labels(model, version), waiting)
 
     def forget_queue(self, model: str, version: str) -> None:
         """The version has no queue any more."""
-        self.queue_length.remove(model, version)
+        if self._watched is not None:
+            self._watched.pop(self.queue_length.labels(model, version), None)
+        self._forget(self.queue_length, model, version)
+
+    def forget_state(self, *labels: str) -> None:
+        """A version is in that state no more: see `version_state`."""
+        self._forget(self.version_state, *labels)
 
     def watch_explanations(self, count: Callable[[bool], int]) -> None:
         """Count those under way when they are scraped: `count(running)`."""
-        self.explanation_jobs.labels("queued").set_function(lambda: count(False))
-        self.explanation_jobs.labels("running").set_function(lambda: count(True))
+        for state, running in (("queued", False), ("running", True)):
+            self._watch(self.explanation_jobs.labels(state), partial(count, running))
+
+    def refresh(self) -> None:
+        """Read what is watched now, where another worker may be the one that is scraped."""
+        for gauge, read in (self._watched or {}).items():
+            gauge.set(read())
 
     def exposition(self) -> bytes:
         """Prometheus' text format."""
-        return generate_latest(self.registry)
+        self.refresh()
+        return generate_latest(self._shown)
+
+    def _watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
+        if self._watched is None:
+            gauge.set_function(read)
+        else:
+            self._watched[gauge] = read
+
+    def _forget(self, gauge: Gauge, *labels: str) -> None:
+        if self._watched is None:
+            gauge.remove(*labels)
+        else:
+            # Nothing can be taken out of a file.
+            gauge.labels(*labels).set(0)
+
+
+def forget_worker(folder: Path, worker: int) -> None:
+    """A worker has ended: what it counted stays in `folder`, what it had is gone."""
+    mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _share(team: Team) -> None:
+    """Keep the values of every metric made from now on in files; a worker goes on with those of its predecessor."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(team.metrics)
+    values.ValueClass = values.MultiProcessValue(lambda: team.worker)  # type: ignore[no-untyped-call]
+
+
+class _Sums(Collector):
+    """All workers' values."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """But for states that versions were in."""
+        # What a worker has only just made is empty, and no file of values yet.
+        files = [str(file) for file in self._folder.glob("*.db") if _size(file)]
+        for metric in MultiProcessCollector.merge(files):  # type: ignore[no-untyped-call]
+            if metric.name == VERSION_STATE:
+                metric.samples = [sample for sample in metric.samples if sample.value]
+            yield metric
+
+
+def _size(file: Path) -> int:
+    # A worker's gauges go when it dies.
+    with suppress(FileNotFoundError):
+        return file.stat().st_size
+    return 0
+
+
+class _Processes(Collector):
+    """What the workers take together."""
+
+    def __init__(self, team: Team) -> None:
+        self._team = team
+
+    def collect(self) -> Iterator[Metric]:
+        """The sum over the workers, and the start of the first; CPU time includes workers that have died."""
+        sums: dict[str, Metric] = {}
+        for pid in self._team.processes:
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                (sample,) = metric.samples
+                sum_ = sums.setdefault(metric.name, metric)
+                if sum_ is not metric:
+                    both = sum_.samples[0].value, sample.value
+                    total = min(both) if metric.name == "process_start_time_seconds" else sum(both)
+                    sum_.samples = [sample._replace(value=total)]
+        cpu = sums.get("process_cpu_seconds")
+        if cpu is not None:
+            (sample,) = cpu.samples
+            cpu.samples = [sample._replace(value=sample.value + _seconds_of_dead_children(os.getppid()))]
+        yield from sums.values()
+
+
+def _seconds_of_dead_children(pid: int) -> float:
+    with suppress(OSError):
+        # See proc(5): cutime and cstime, in clock ticks; the name before them may hold spaces.
+        numbers = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return (int(numbers[13]) + int(numbers[14])) / os.sysconf("SC_CLK_TCK")
+    return 0.0

@@ -238,7 +238,7 @@ class Repository:
         """Its folder is gone."""
         state = self._states.get(model, {}).pop(version, None)
         if state is not None:
-            self._metrics.version_state.remove(*_labelled(state))
+            self._metrics.forget_state(*_labelled(state))
             if not self._states[model]:
                 del self._states[model]
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
+from shutil import rmtree
 from time import monotonic
 from typing import Literal, TypeVar
 
@@ -25,14 +26,14 @@ from service.errors import StartupFailed
 from service.labels import LABELS, InvalidLabels, Labels, read_labels, write_labels
 from service.manifest import IncompleteVersion, InvalidVersion, Manifest, read_manifest, verify_files
 from service.metrics import Metrics
+from service.orders import Order, Orders, What
 from service.policy import rule_for, takes
 from service.repository import Repository, Serving, Version, VersionState
 from service.settings import Settings, variable
 from service.states import State
-from service.watch import Files, Key, changes, files_below, scan, version_folders
+from service.watch import Files, Key, changes, files_below, fingerprint, scan, version_folders
 
 T = TypeVar("T")
-Order = Literal["load", "unload"]
 
 CHANGING: tuple[State, str] = ("incomplete", "its files are still changing")
 
@@ -53,7 +54,7 @@ class _Folder:
     problem: tuple[State, str] | None = None
     """What came of that, where it was no version."""
     order: Order | None = None
-    """An admin's."""
+    """An admin's, where it still holds."""
 
 
 @dataclass
@@ -76,9 +77,19 @@ class Rollout:
         *,
         on_served: Callable[[Version], None] = lambda version: None,
         on_released: Callable[[Path, str], None] = lambda folder, digest: None,
+        on_changed: Callable[[], None] = lambda: None,
+        orders: Orders | None = None,
+        weights: Path | None = None,
     ) -> None:
+        """Several workers share `orders`, and in a folder `weights`; `on_changed` is called when an admin has changed
+        what the others shall look at.
+        """
         self._settings = settings
         self._metrics = metrics
+        self._on_changed = on_changed
+        self._on_released = on_released
+        self._orders = orders or Orders()
+        self._weights = weights
         self._woken = asyncio.Event()
         self._folders: dict[Key, _Folder] = {}
         self._labels: dict[str, _Labelled] = {}
@@ -87,7 +98,7 @@ class Rollout:
         # Its own: nobody who stops the service waits for what is being loaded.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
         self.repository = Repository(
-            settings, metrics, on_served=on_served, on_closed=self._woken.set, on_released=on_released
+            settings, metrics, on_served=on_served, on_closed=self._woken.set, on_released=self._release
         )
 
     async def __aenter__(self) -> Rollout:
@@ -101,12 +112,14 @@ class Rollout:
         repository.engine = await self._run(choose_engine, self._settings.engine)
         # Whoever starts the service says that the files are there.
         await self._round(now=-inf)
-        if not repository.versions:
+        # Whoever takes the place of a worker that died serves what admins have left.
+        ordered = any(folder.order for folder in self._folders.values())
+        if not repository.versions and not ordered:
             states = [state for model in repository.models for state in repository.states(model)]
             reasons = "; ".join(f"{state.model}/{state.version}: {state.reason}" for state in states)
             raise StartupFailed(f"no valid model under {self._settings.models}: {reasons}")
         loaded = sorted({version.manifest.name for version in repository.versions})
-        if default is not None and default not in loaded:
+        if default is not None and default not in loaded and not ordered:
             await repository.close()
             raise StartupFailed(f"the default model {default!r} is none of {', '.join(loaded)}")
         self._tasks.append(asyncio.create_task(self._work(), name="rollout"))
@@ -124,18 +137,20 @@ class Rollout:
                 await task
         await self.repository.close()
 
-    async def order(self, model: str, number: int, order: Order) -> VersionState:
+    def look(self) -> None:
+        """Something may have changed."""
+        self._woken.set()
+
+    async def order(self, model: str, number: int, what: What) -> VersionState:
         """Load a version whatever the settings say, or unload it until it is loaded again or its files change.
 
         Raises:
             UnknownModel, UnknownVersion: there is none on disk.
         """
         self.repository.state(model, number)
-        folder = self._folders[model, number]
-        folder.order = order
-        if order == "load" and number not in self.repository.serving(model).versions:
-            # What failed is tried again.
-            folder.tried = None
+        key = model, number
+        await asyncio.to_thread(self._orders.give, key, what, self._folders[key].files)
+        self._on_changed()
         await self._next_round()
         return self.repository.state(model, number)
 
@@ -152,6 +167,7 @@ class Rollout:
                 self.repository.state(model, number)
         self.repository.states(model)
         await asyncio.to_thread(write_labels, self._settings.models / model, labels)
+        self._on_changed()
         await self._next_round()
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
@@ -203,7 +219,7 @@ class Rollout:
             folder = self._folders.setdefault(key, _Folder(self._settings.models / key[0] / str(key[1])))
             if seen.versions.get(key) != folder.files:
                 folder.files, folder.since = seen.versions.get(key), now
-                folder.order = None if folder.order == "unload" else folder.order
+            await self._obey(key, folder)
         for model in sorted({model for model, _ in self._folders}):
             await self._read_labels(model, seen.labels.get(model))
             await self._bring(model, now)
@@ -211,6 +227,15 @@ class Rollout:
         if self._settings.watch != "off":
             soon.append(self._settings.watch_seconds)
         return max(0.0, min(soon)) if soon else None
+
+    async def _obey(self, key: Key, folder: _Folder) -> None:
+        before, order = folder.order, await self._run(self._orders.of, key)
+        folder.order = order if order is not None and order.holds(folder.files) else None
+        if order != before and order is not None and order.what == "load":
+            model, number = key
+            if number not in self.repository.serving(model).versions:
+                # What failed is tried again.
+                folder.tried = None
 
     async def _read_labels(self, model: str, files: Files | None) -> None:
         labelled = self._labels.setdefault(model, _Labelled())
@@ -232,9 +257,9 @@ class Rollout:
         chosen: dict[int, Version] = {}
         unwanted: dict[int, str] = {}
         for number, folder in sorted(folders.items(), reverse=True):
-            if folder.order == "unload":
+            if folder.order and folder.order.what == "unload":
                 unwanted[number] = "an admin unloaded it"
-            elif folder.order == "load" or number in named or takes(rule, number, len(chosen)):
+            elif folder.order or number in named or takes(rule, number, len(chosen)):
                 version = before.versions.get(number)
                 if self._settles(folder) <= now:
                     version = await self._version(folder, version)
@@ -280,7 +305,8 @@ class Rollout:
                 return current
             if current is None:
                 self._tell(VersionState(model, number, "loading"))
-            engine = await self._run(_open, folder.path, manifest, self.repository.engine, self._settings)
+            shared = self._weights and self._weights / f"{manifest.digest}-{fingerprint(folder.files)}"
+            engine = await self._run(_open, folder.path, manifest, self.repository.engine, self._settings, shared)
             if await self._run(files_below, folder.path) != folder.files:
                 raise IncompleteVersion("its files changed while they were read")
         except IncompleteVersion as error:
@@ -305,6 +331,13 @@ class Rollout:
             return Version(folder.path, manifest, engine.name, self.repository.batcher(manifest, engine))
         return current
 
+    def _release(self, folder: Path, digest: str) -> None:
+        if self._weights is not None:
+            # Other workers that still have them mapped keep them.
+            for shared in self._weights.glob(f"{digest}-*"):
+                rmtree(shared, ignore_errors=True)
+        self._on_released(folder, digest)
+
     def _settles(self, folder: _Folder) -> float:
         """When its files may be read, unless they change again."""
         return folder.since + self._settings.settle_seconds
@@ -322,6 +355,7 @@ class Rollout:
             self._tell(VersionState(model, number, "unloading", reason="its folder is gone" if gone else unwanted))
         elif gone:
             del self._folders[model, number]
+            self._orders.forget((model, number))
             self.repository.forget(model, number)
             log.info("version_gone", model=model, version=number)
         elif unwanted is not None:
@@ -365,9 +399,15 @@ def _promised(folder: Path) -> Manifest:
     return manifest
 
 
-def _open(folder: Path, manifest: Manifest, name: Literal["openvino", "tensorflow"], settings: Settings) -> Engine:
+def _open(
+    folder: Path,
+    manifest: Manifest,
+    name: Literal["openvino", "tensorflow"],
+    settings: Settings,
+    shared: Path | None,
+) -> Engine:
     """Load, warm up and probe a version that was verified."""
-    engine = open_engine(name, folder, threads=settings.threads)
+    engine = open_engine(name, folder, threads=settings.threads, shared=shared)
     warm_up(engine, manifest, settings.max_batch)
     probe(engine, manifest)
     return engine

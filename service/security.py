@@ -5,10 +5,12 @@ The file holds digests alone. Keys are random, 256 bits, so that a plain SHA-256
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
+import struct
 from pathlib import Path
 from time import monotonic
 from typing import Literal, NamedTuple
@@ -19,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.errors import RateLimited, StartupFailed, first_problem
 
 Scope = Literal["predict", "explain", "admin"]
+
+HELD = struct.Struct("dd")
 
 log = structlog.get_logger()
 
@@ -32,7 +36,7 @@ class Key(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key, in hexadecimal digits.")
     scopes: frozenset[Scope] = Field(min_length=1, description="What it may ask for.")
     requests_per_minute: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="How often, in each process; null: as often as it likes."
+        default=None, gt=0, allow_inf_nan=False, description="How often; null: as often as it likes."
     )
 
 
@@ -61,8 +65,10 @@ class _Stamp(NamedTuple):
 class Keys:
     """The keys of a file, read again when it changes; one that is not valid changes nothing."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, allowances: Path | None = None) -> None:
+        """Of several workers, all count a key's requests in the folder `allowances`."""
         self._path = path
+        self._folder = allowances
         self._allowances: dict[str, _Allowance] = {}
         self._stamp = self._look()
         try:
@@ -91,7 +97,8 @@ class Keys:
             return
         allowance = self._allowances.get(key.name)
         if allowance is None or allowance.per_minute != key.requests_per_minute:
-            allowance = self._allowances[key.name] = _Allowance(key.requests_per_minute)
+            file = self._folder and self._folder / f"{key.sha256}-{key.requests_per_minute}"
+            allowance = self._allowances[key.name] = _Allowance(key.requests_per_minute, file)
         if (wait := allowance.take()) > 0:
             raise RateLimited(f"expected at most {key.requests_per_minute:g} requests a minute", retry_after=wait)
 
@@ -119,22 +126,38 @@ class Keys:
 
 
 class _Allowance:
-    """A token bucket of a minute's requests, full at first."""
+    """A token bucket of a minute's requests, full at first; in a file, it is one for all processes that open that."""
 
-    def __init__(self, per_minute: float) -> None:
+    def __init__(self, per_minute: float, file: Path | None) -> None:
         self.per_minute = per_minute
         self._room = max(1.0, per_minute)
-        self._left, self._counted = self._room, monotonic()
+        # How many are left, and when they were counted by the machine's clock.
+        self._held = (self._room, monotonic())
+        self._file = file
 
     def take(self) -> float:
         """0, or the seconds until there is one to take."""
+        if self._file is None:
+            return self._take()
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            # Closing it releases the lock.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if counted := os.pread(descriptor, HELD.size, 0):
+                self._held = HELD.unpack(counted)
+            wait = self._take()
+            os.pwrite(descriptor, HELD.pack(*self._held), 0)
+        finally:
+            os.close(descriptor)
+        return wait
+
+    def _take(self) -> float:
+        left, counted = self._held
         now = monotonic()
-        self._left = min(self._room, self._left + (now - self._counted) * self.per_minute / 60)
-        self._counted = now
-        if self._left < 1:
-            return (1 - self._left) * 60 / self.per_minute
-        self._left -= 1
-        return 0.0
+        left = min(self._room, left + (now - counted) * self.per_minute / 60)
+        wait = 0.0 if left >= 1 else (1 - left) * 60 / self.per_minute
+        self._held = (left if wait else left - 1, now)
+        return wait
 
 
 def add_key(path: Path, name: str, scopes: frozenset[Scope], requests_per_minute: float | None) -> str:

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that serve; with more than one, each has the models, and queues and limits of its own.",
+    )
     root_path: Annotated[str, AfterValidator(_below)] = Field(
         default="",
         description="Path below which a proxy serves this, such as `/sichtbar`; the proxy removes it from requests, "
@@ -65,7 +71,11 @@ class Settings(BaseSettings):
         default="auto",
         description="What runs the networks; `auto`: TensorFlow where it sees a GPU, else OpenVINO.",
     )
-    threads: int = Field(default=0, ge=0, description="Threads of one inference; 0 lets the engine choose.")
+    threads: int = Field(
+        default=0,
+        ge=0,
+        description="Threads of one inference; 0 lets the engine choose, or shares the cores among workers.",
+    )
     decode_threads: PositiveInt = Field(default=2, description="Threads that decode pictures.")
     max_body_bytes: PositiveInt = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")
     max_total_bytes: PositiveInt = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -70,6 +71,11 @@ def scan(models: Path) -> Seen:
 def files_below(folder: Path) -> Files:
     """Every file below a folder."""
     return _stat(folder, sorted(folder.rglob("*")))
+
+
+def fingerprint(files: Files | None) -> str:
+    """Of other files it is another."""
+    return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
 async def changes(models: Path) -> AsyncIterator[None]:

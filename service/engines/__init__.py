@@ -41,10 +41,18 @@ def choose_engine(name: EngineName) -> Literal["openvino", "tensorflow"]:
     return "tensorflow" if sees_gpu() else "openvino"
 
 
-def open_engine(name: Literal["openvino", "tensorflow"], folder: Path, *, threads: int, exact: bool = True) -> Engine:
+def open_engine(
+    name: Literal["openvino", "tensorflow"],
+    folder: Path,
+    *,
+    threads: int,
+    exact: bool = True,
+    shared: Path | None = None,
+) -> Engine:
     """Load the `serving_default` signature of the SavedModel in `folder`.
 
-    Unless `exact`, a CPU may compute in bfloat16, where it has that: in half the time, with three digits.
+    Unless `exact`, a CPU may compute in bfloat16, where it has that: in half the time, with three digits. Processes
+    that name the same place as `shared` have the weights in memory once, where the engine can do that.
 
     Each engine's module is imported only when it is used: TensorFlow alone takes seconds and hundreds of megabytes.
     """
@@ -54,7 +62,7 @@ def open_engine(name: Literal["openvino", "tensorflow"], folder: Path, *, thread
         return TensorFlowEngine(folder, threads=threads, compiles=sees_gpu())
     from service.engines.openvino import OpenVINOEngine
 
-    return OpenVINOEngine(folder, threads=threads, exact=exact)
+    return OpenVINOEngine(folder, threads=threads, exact=exact, shared=shared)
 
 
 def _driver_shows_gpu() -> bool:

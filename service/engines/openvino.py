@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
+from shutil import rmtree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +15,13 @@ from numpy.typing import NDArray
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import openvino as ov  # noqa: E402
+import structlog  # noqa: E402
 
 from service.engines.base import Outputs  # noqa: E402
+
+FILE = "model.xml"
+
+log = structlog.get_logger()
 
 
 class OpenVINOEngine:
@@ -23,20 +31,45 @@ class OpenVINOEngine:
     # What it makes for a batch of a new size takes it 3 ms.
     compiles = False
 
-    def __init__(self, folder: Path, *, threads: int, exact: bool = True) -> None:
-        core = ov.Core()
-        # Files below a running model may be replaced, or cut short while they are copied.
-        core.set_property({"ENABLE_MMAP": "NO"})
+    def __init__(self, folder: Path, *, threads: int, exact: bool = True, shared: Path | None = None) -> None:
         options: dict[str, str] = {
             "PERFORMANCE_HINT": "LATENCY",
             # Newer processors would choose bfloat16 by themselves, and answers would depend on the machine.
             "INFERENCE_PRECISION_HINT": "f32" if exact else "bf16",
         }
         if threads:
-            options["INFERENCE_NUM_THREADS"] = str(threads)
-        self._request = core.compile_model(core.read_model(folder), "CPU", options).create_infer_request()
+            # Pinned, those of several processes would meet on the same cores.
+            options |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
+        model = _read(folder) if shared is None else _map(folder, shared)
+        self._request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         """See `Engine.predict`."""
         results = self._request.infer({"images": images}, share_inputs=True)
         return Outputs(*(results[name] for name in Outputs._fields))
+
+
+def _read(folder: Path) -> ov.Model:
+    core = ov.Core()
+    # Files below a running model may be replaced, or cut short while they are copied.
+    core.set_property({"ENABLE_MMAP": "NO"})
+    return core.read_model(folder)
+
+
+def _map(folder: Path, shared: Path) -> ov.Model:
+    """The model with weights that lie in memory once for all processes: from a file that none changes."""
+    new = shared.with_name(token_hex(8))
+    try:
+        if not shared.exists():
+            new.mkdir()
+            ov.save_model(_read(folder), new / FILE, compress_to_fp16=False)
+            # Another process may have been first.
+            with suppress(OSError):
+                new.rename(shared)
+        return ov.Core().read_model(shared / FILE)
+    # What is no model is found to be none again; a disk that is full must not keep it from being served.
+    except (OSError, RuntimeError) as problem:
+        log.warning("weights_not_shared", reason=str(problem))
+        return _read(folder)
+    finally:
+        rmtree(new, ignore_errors=True)

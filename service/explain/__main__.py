@@ -1,23 +1,34 @@
-"""`python -m service.explain`: the process that explains. The service starts it, with one end of a pipe."""
+"""`python -m service.explain`: the process that explains. The service starts it, with one end of a pipe.
+
+Where several workers share it, their supervisor does, with the bell where they ring and a channel that ends with it.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection
+from socket import socket
 
-from service.explain.model import EngineName
-from service.explain.process import Worker
+from service.engines import EngineName, choose_engine
+from service.explain.process import Models, Worker, answer_rings
 
 
-def main(descriptor: str, engine: EngineName, threads: str, nice: str) -> None:
-    """Serve the pipe until it is closed."""
+def main(engine: EngineName, threads: str, nice: str, descriptor: str, channel: str = "", again: str = "") -> None:
+    """Serve the pipe until it is closed, or whoever rings until the channel is."""
     # Ctrl-C in a terminal and systemd's stop reach the whole group; the service decides when its explanations end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(int(nice))
-    Worker(Connection(int(descriptor)), engine, threads=int(threads)).work()
+    models = Models(choose_engine(engine), threads=int(threads))
+    if channel:
+        bell = socket(fileno=int(descriptor))
+        threading.Thread(target=answer_rings, args=(bell, models), kwargs={"again": bool(again)}, daemon=True).start()
+        socket(fileno=int(channel)).recv(1)
+    else:
+        Worker(Connection(int(descriptor)), models).work()
     # A thread may be deep in a model, for nobody.
     os._exit(0)
 

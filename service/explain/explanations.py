@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from itertools import product
+from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from service.explain.process import Explainer, Lane
 from service.explain.question import Explanation, LimeExplanation, Question
 from service.explain.results import Results
 from service.explain.style import Style
+from service.explain.turns import Places, Turn
 from service.metrics import Metrics
 from service.repository import Version
 
@@ -80,27 +81,28 @@ class Explanations:
         max_bytes: int,
         max_pixels: int,
         seconds: float,
+        turns: Path | None = None,
     ) -> None:
+        """`turns`: a folder where all workers of the service take turns, and places."""
         self._explainer = explainer
         self._results = results
         self._metrics = metrics
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._seconds = seconds
-        self._computing: Flights[Explanation] = Flights(limit, "explanations")
+        self._computing: Flights[Explanation] = Flights(
+            limit, "explanations", None if turns is None else Places(turns, limit)
+        )
         self._bytes = 0
         self._drawing: Flights[bytes] = Flights(MAX_DRAWINGS, "drawings")
         # The process computes one long explanation after the other; those that wait here can still be taken back.
-        self._turn = asyncio.Lock()
+        self._turn = Turn(None if turns is None else turns / "turn")
+        self._shared = turns is not None
         metrics.watch_explanations(lambda running: self._computing.count(running=running))
 
     async def kept(self, name: str) -> Explanation | None:
         """An explanation that was computed before."""
-        data, explanation = await self._results.get(name), None
-        if data is not None:
-            # What another build of this release has written may be of another form.
-            with suppress(ValidationError):
-                explanation = EXPLANATION.validate_json(data)
+        explanation = await self._find(name)
         self._metrics.explanation_cache.labels("explanation", "miss" if explanation is None else "hit").inc()
         return explanation
 
@@ -212,11 +214,15 @@ class Explanations:
 
     async def _compute(self, flight: Flight[Explanation], asked: Asked, data: bytes) -> Explanation:
         labels = (asked.question.method, *asked.version.metric_labels)
-        outcome = "cancelled"
+        outcome: str | None = "cancelled"
         turn: AbstractAsyncContextManager[object] = self._turn if flight.lane == "long" else nullcontext()
         try:
             async with turn:
                 flight.start()
+                # Another worker may have computed it meanwhile.
+                if self._shared and (explanation := await self._find(asked.name)) is not None:
+                    outcome = None
+                    return explanation
                 started = perf_counter()
                 with tracing.stage("explain", asked.version.metric_labels):
                     explanation = await self._within(
@@ -231,17 +237,26 @@ class Explanations:
                             on_progress=flight.report,
                         )
                     )
+                taken = perf_counter() - started
+                await self._results.put(asked.name, explanation.model_dump_json().encode(), shows_picture=False)
             outcome = "done"
         except Exception:
             outcome = "failed"
             raise
         finally:
-            self._metrics.explanations.labels(*labels, outcome).inc()
-        self._metrics.explanation_seconds.labels(*labels).observe(perf_counter() - started)
+            if outcome is not None:
+                self._metrics.explanations.labels(*labels, outcome).inc()
+        self._metrics.explanation_seconds.labels(*labels).observe(taken)
         if isinstance(explanation, LimeExplanation):
             self._metrics.explanation_samples.labels(*labels[1:]).observe(explanation.samples)
-        await self._results.put(asked.name, explanation.model_dump_json().encode(), shows_picture=False)
         return explanation
+
+    async def _find(self, name: str) -> Explanation | None:
+        data = await self._results.get(name)
+        # What another build of this release has written may be of another form.
+        with suppress(ValidationError):
+            return None if data is None else EXPLANATION.validate_json(data)
+        return None
 
     async def _within(self, work: Awaitable[R]) -> R:
         try:

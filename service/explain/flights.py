@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timezone
 from itertools import takewhile
@@ -13,6 +14,7 @@ import anyio
 from service.errors import Draining, Overloaded, ServiceError
 from service.explain.process import Lane
 from service.explain.question import Progress
+from service.explain.turns import Places
 from service.pace import Pace
 
 T = TypeVar("T")
@@ -27,6 +29,7 @@ class Flight(Generic[T]):
         self.key = key
         self.lane = lane
         self.waiters = 0
+        self.place: int | None = None
         self.started: datetime | None = None
         self.progress: Progress | None = None
 
@@ -40,9 +43,13 @@ class Flight(Generic[T]):
 
 
 class Flights(Generic[T]):
-    """All computations under way, at most `limit`; `what` they compute is said where there are as many."""
+    """All computations under way, at most `limit`; `what` they compute is said where there are as many.
 
-    def __init__(self, limit: int, what: str) -> None:
+    With `places`, those of other workers count as well.
+    """
+
+    def __init__(self, limit: int, what: str, places: Places | None = None) -> None:
+        self._places = places
         self._limit = limit
         self._what = what
         self._flights: dict[str, Flight[T]] = {}
@@ -66,6 +73,10 @@ class Flights(Generic[T]):
             if len(self._flights) >= self._limit:
                 raise self.full()
             flight = Flight(key, lane)
+            if self._places is not None:
+                flight.place = self._places.take()
+                if flight.place is None:
+                    raise self.full()
             flight.task = asyncio.create_task(work(flight), name=key)
             flight.task.add_done_callback(lambda task: self._landed(flight, task))
             self._flights[key] = flight
@@ -116,6 +127,8 @@ class Flights(Generic[T]):
     def _forget(self, flight: Flight[T]) -> None:
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
+            if flight.place is not None:
+                os.close(flight.place)
 
 
 async def landed(flight: Flight[T]) -> T:

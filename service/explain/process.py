@@ -1,7 +1,8 @@
 """A process of its own that explains and looks inside, so that neither its work nor its death reaches a prediction.
 
 The service sends it functions of a model, and their arguments; it runs them at low priority, the long ones one after
-the other, the quick ones beside them. `python -m service.explain` is the process itself: the service starts it.
+the other, the quick ones beside them. `python -m service.explain` is the process itself: the service starts it. Several
+workers share one, which their supervisor starts when one of them rings its bell.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import gc
 import itertools
 import logging
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -37,6 +41,8 @@ LANES: tuple[Lane, ...] = ("quick", "long")
 
 # Matrices here are small: several threads would wait for each other, and sum in an order of their own.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+COMMAND = (sys.executable, "-m", service.explain.__name__)
 
 # A task that nobody waits for any more, and that does not end for so long, hangs: all behind it would wait for ever.
 HANG_SECONDS = 60.0
@@ -60,6 +66,13 @@ class Forget(NamedTuple):
 
     folder: Path
     digest: str
+
+
+class Here(NamedTuple):
+    """Who answers the bell, and whether for the first time, in the place of a process that died."""
+
+    pid: int
+    again: bool
 
 
 class Cancel(NamedTuple):
@@ -109,9 +122,32 @@ class _Waiting:
             self.overdue.cancel()
 
 
+class _Process(Protocol):
+    @property
+    def pid(self) -> int | None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int | None: ...
+
+
+class _Shared:
+    """A process that somebody else has started, and waits for."""
+
+    pid: int | None = None
+
+    def kill(self) -> None:
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class _Child:
-    process: subprocess.Popen[bytes]
+    process: _Process
     pipe: Connection
     sender: ThreadPoolExecutor
     listener: threading.Thread
@@ -121,9 +157,17 @@ class Explainer:
     """The process, seen from the service: started when it is first needed, and anew when it died."""
 
     def __init__(
-        self, engine: EngineName, *, threads: int, nice: int, on_restart: Callable[[], None] = lambda: None
+        self,
+        engine: EngineName,
+        *,
+        threads: int,
+        nice: int,
+        bell: Path | None = None,
+        on_restart: Callable[[], None] = lambda: None,
     ) -> None:
+        """`bell`: the socket that calls the process that several workers share; its options are its supervisor's."""
         self._options = (engine, str(threads), str(nice))
+        self._bell = bell
         self._on_restart = on_restart
         self._starts = 0
         self._closed = False
@@ -178,49 +222,66 @@ class Explainer:
         return self._child.process.pid if self._child is not None else None
 
     async def close(self) -> None:
-        """End the process at once; who waits for it gets `ExplainerDied`."""
+        """End the process at once, unless others share it; who waits for it gets `ExplainerDied`."""
         self._closed = True
         child = self._child
         if child is not None:
-            child.process.kill()
+            if self._bell is None:
+                child.process.kill()
+            else:
+                with socket.socket(fileno=os.dup(child.pipe.fileno())) as pipe, suppress(OSError):
+                    pipe.shutdown(socket.SHUT_RDWR)
             await asyncio.to_thread(child.listener.join)
 
     def _start(self) -> _Child:
         if self._closed:
             raise Draining("the service is shutting down")
-        ours, theirs = Pipe()
         try:
-            with theirs:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", service.explain.__name__, str(theirs.fileno()), *self._options],
-                    pass_fds=[theirs.fileno()],
-                    env={**os.environ, **ONE_THREAD},
-                )
+            process, pipe = self._spawn() if self._bell is None else _ring(self._bell)
         except OSError as problem:
-            ours.close()
             log.error("explainer_not_started", reason=str(problem))
             raise ExplainerDied("the process that explains could not be started; ask again") from None
         sender = ThreadPoolExecutor(1, thread_name_prefix="explainer-send")
         loop = asyncio.get_running_loop()
         listener = threading.Thread(target=lambda: self._listen(child, loop), name="explainer-listen", daemon=True)
-        child = self._child = _Child(process, ours, sender, listener)
+        child = self._child = _Child(process, pipe, sender, listener)
         listener.start()
+        return child
+
+    def _spawn(self) -> tuple[_Process, Connection]:
+        ours, theirs = Pipe()
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [*COMMAND, *self._options, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **ONE_THREAD},
+                )
+        except OSError:
+            ours.close()
+            raise
         self._starts += 1
         if self._starts > 1:
             self._on_restart()
         log.info("explainer_started", pid=process.pid)
-        return child
+        return process, ours
 
     def _listen(self, child: _Child, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(EOFError, OSError):
             while True:
-                loop.call_soon_threadsafe(self._received, child.pipe.recv())
+                loop.call_soon_threadsafe(self._received, child, child.pipe.recv())
         status = child.process.wait()
         # The loop is closed where the service ended first.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(self._died, child, status)
 
-    def _received(self, message: Done | Failed | Ended | Reported) -> None:
+    def _received(self, child: _Child, message: Here | Done | Failed | Ended | Reported) -> None:
+        if isinstance(message, Here):
+            if isinstance(child.process, _Shared):
+                child.process.pid = message.pid
+            if message.again:
+                self._on_restart()
+            return
         waiting = self._waiting.get(message.number)
         if waiting is None:
             return
@@ -238,7 +299,7 @@ class Explainer:
                 log.error(message.error.code, exception=message.traceback)
             waiting.answer.set_exception(message.error)
 
-    def _died(self, child: _Child, status: int) -> None:
+    def _died(self, child: _Child, status: int | None) -> None:
         log.log(
             logging.INFO if self._closed else logging.WARNING, "explainer_ended", pid=child.process.pid, status=status
         )
@@ -253,6 +314,17 @@ class Explainer:
         self._waiting.clear()
 
 
+def _ring(bell: Path) -> tuple[_Process, Connection]:
+    """Whoever shall answer need not be there yet."""
+    pipe = socket.socket(socket.AF_UNIX)
+    try:
+        pipe.connect(str(bell))
+    except OSError:
+        pipe.close()
+        raise
+    return _Shared(), Connection(pipe.detach())
+
+
 def _kill(child: _Child) -> None:
     log.warning("explainer_hangs", pid=child.process.pid)
     child.process.kill()
@@ -264,21 +336,42 @@ def _send(pipe: Connection, message: Task | Cancel | Forget) -> None:
         pipe.send(message)
 
 
-class Worker:
-    """The process, seen from inside."""
+class Models:
+    """What the process has loaded, and its threads."""
 
-    def __init__(self, pipe: Connection, engine: EngineName, *, threads: int) -> None:
-        self._pipe = pipe
-        self._sending = threading.Lock()
+    def __init__(self, engine: EngineName, *, threads: int) -> None:
+        self.lanes = {lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in LANES}
         self._open = partial(Model, engine=engine, threads=threads)
-        self._models: dict[tuple[Path, str | None], Model] = {}
+        self._opened: dict[tuple[Path, str | None], Model] = {}
+        self._opening = threading.Lock()
+
+    def find(self, folder: Path, digest: str | None) -> Model:
+        """The version, loaded when it is first asked for."""
+        with self._opening:
+            if (folder, digest) not in self._opened:
+                self._opened[folder, digest] = self._open(folder, digest=digest)
+            return self._opened[folder, digest]
+
+    def forget(self, folder: Path, digest: str) -> None:
+        """Nobody asks about it any more."""
+        with self._opening:
+            self._opened.pop((folder, digest), None)
+        # TensorFlow's objects hold each other.
+        gc.collect()
+
+
+class Worker:
+    """The process, seen from inside by one who asks."""
+
+    def __init__(self, pipe: Connection, models: Models) -> None:
+        self._pipe = pipe
+        self._models = models
+        self._sending = threading.Lock()
         self._wanted: set[int] = set()
         self._futures: dict[int, Future[None]] = {}
-        self._opening = threading.Lock()
-        self._lanes = {lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in LANES}
 
     def work(self) -> None:
-        """Take tasks until the service closes the pipe."""
+        """Take tasks until the service closes the pipe; nobody waits for those that are left."""
         # A service that died with messages unread leaves a reset connection.
         with suppress(EOFError, OSError):
             while True:
@@ -287,13 +380,15 @@ class Worker:
                     self._cancel(message.number)
                 elif isinstance(message, Forget):
                     # After all that was asked before.
-                    self._lanes["long"].submit(self._forget, message.folder, message.digest)
+                    self._models.lanes["long"].submit(self._models.forget, message.folder, message.digest)
                 else:
                     self._submit(message)
+        for number in list(self._wanted):
+            self._cancel(number)
 
     def _submit(self, task: Task) -> None:
         self._wanted.add(task.number)
-        self._futures[task.number] = future = self._lanes[task.lane].submit(self._run, task)
+        self._futures[task.number] = future = self._models.lanes[task.lane].submit(self._run, task)
         future.add_done_callback(lambda future: self._futures.pop(task.number, None))
 
     def _cancel(self, number: int) -> None:
@@ -311,7 +406,9 @@ class Worker:
 
         answer: Done | Failed | Ended
         try:
-            answer = Done(task.number, task.function(self._model(task.folder, task.digest), report, *task.arguments))
+            answer = Done(
+                task.number, task.function(self._models.find(task.folder, task.digest), report, *task.arguments)
+            )
         except Cancelled:
             answer = Ended(task.number)
         except ServiceError as error:
@@ -321,18 +418,18 @@ class Worker:
         self._wanted.discard(task.number)
         self._send(answer)
 
-    def _model(self, folder: Path, digest: str | None) -> Model:
-        with self._opening:
-            if (folder, digest) not in self._models:
-                self._models[folder, digest] = self._open(folder, digest=digest)
-            return self._models[folder, digest]
-
-    def _forget(self, folder: Path, digest: str) -> None:
-        with self._opening:
-            self._models.pop((folder, digest), None)
-        # TensorFlow's objects hold each other.
-        gc.collect()
-
     def _send(self, message: Done | Failed | Ended | Reported) -> None:
         with self._sending, suppress(OSError):
             self._pipe.send(message)
+
+
+def answer_rings(bell: socket.socket, models: Models, *, again: bool) -> None:
+    """Serve whoever rings the bell, each on a thread."""
+    while True:
+        # That the bell does not block is for the supervisor, which shares it.
+        select.select([bell], [], [])
+        pipe = Connection(bell.accept()[0].detach())
+        with suppress(OSError):
+            pipe.send(Here(os.getpid(), again))
+        again = False
+        threading.Thread(target=Worker(pipe, models).work, daemon=True).start()

@@ -105,18 +105,19 @@ def serve_models(shapes_models: Path, tmp_path_factory: pytest.TempPathFactory) 
     yield start
     for models in started:
         models.client.close()
-        models.program.process.kill()
-        models.program.process.wait()
-        assert models.program.process.stdout
-        models.program.process.stdout.close()
+        models.program.kill()
+
+
+def keys_file(folder: Path) -> Path:
+    """Keys with one for everything."""
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    file = folder / "keys.json"
+    key = {"name": "all", "sha256": digest, "scopes": ["predict", "explain", "admin"]}
+    file.write_text(json.dumps({"keys": [key]}))
+    return file
 
 
 @pytest.fixture(scope="session")
 def models(serve_models: Callable[..., Models], tmp_path_factory: pytest.TempPathFactory) -> Models:
     """What most tests share; each with models of its own."""
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
-    file = tmp_path_factory.mktemp("keys") / "keys.json"
-    file.write_text(
-        json.dumps({"keys": [{"name": "all", "sha256": digest, "scopes": ["predict", "explain", "admin"]}]})
-    )
-    return serve_models(SICHTBAR_KEYS=str(file))
+    return serve_models(SICHTBAR_KEYS=str(keys_file(tmp_path_factory.mktemp("keys"))))

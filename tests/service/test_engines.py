@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,29 @@ def test_both_engines_give_the_same_answers_within_1e_5(folder: Path) -> None:
     openvino, tensorflow = (open_engine(name, folder, threads=0).predict(images) for name in ENGINES)
     assert np.abs(openvino.probabilities - tensorflow.probabilities).max() < 1e-5
     assert np.abs(openvino.logits - tensorflow.logits).max() < 1e-4
+
+
+def test_weights_that_are_shared_are_one_file_and_give_the_same_answers(folder: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(2).integers(0, 256, (8, 16, 12, 3), dtype=np.uint8)
+    expected = open_engine("openvino", folder, threads=1).predict(images)
+    place = tmp_path / "weights"
+    engines = [open_engine("openvino", folder, threads=1, shared=place) for _ in range(2)]
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(place) in line]
+    assert mapped
+    assert list(tmp_path.iterdir()) == [place]
+    # Who has them mapped keeps them.
+    shutil.rmtree(place)
+    for engine in engines:
+        for output, other in zip(engine.predict(images), expected, strict=True):
+            assert (output == other).all()
+
+
+def test_where_weights_cannot_be_shared_each_has_its_own(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with structlog.testing.capture_logs() as logged:
+        engine = open_engine("openvino", folder, threads=1, shared=tmp_path / "file" / "weights")
+    assert [line["event"] for line in logged] == ["weights_not_shared"]
+    assert engine.predict(np.zeros((1, 16, 12, 3), np.uint8)).probabilities.shape == (1, 3)
 
 
 def test_an_answer_does_not_change_with_the_next_inference(folder: Path) -> None:

@@ -35,6 +35,7 @@ class Program:
     """`python -m service` with settings; its log lines can be awaited."""
 
     def __init__(self, **settings: str) -> None:
+        self.settings = settings
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service"],
             cwd=ROOT,
@@ -70,6 +71,14 @@ class Program:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        # Until its workers have ended as well.
+        self._reader.join(60)
+        assert self.process.stdout
+        self.process.stdout.close()
+
 
 @pytest.fixture
 def start(shapes_models: Path) -> Iterator[Start]:
@@ -81,10 +90,7 @@ def start(shapes_models: Path) -> Iterator[Start]:
 
     yield run
     for program in programs:
-        program.process.kill()
-        program.process.wait()
-        assert program.process.stdout
-        program.process.stdout.close()
+        program.kill()
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -125,14 +131,15 @@ def test_below_a_path_that_a_proxy_removes_links_lead_back(start: Start) -> None
     assert set(httpx.get(f"{url}/v2/models/cats").json()) == {"error"}
 
 
-def test_it_speaks_https_with_a_certificate(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_speaks_https_with_a_certificate(start: Start, tmp_path: Path, workers: str) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
     for part in certificate.cert_chain_pems:
         part.write_to_path(chain, append=True)
     certificate.private_key_pem.write_to_path(key)
-    program = start(SICHTBAR_TLS_CERTIFICATE=str(chain), SICHTBAR_TLS_KEY=str(key))
+    program = start(SICHTBAR_TLS_CERTIFICATE=str(chain), SICHTBAR_TLS_KEY=str(key), SICHTBAR_WORKERS=workers)
     url = str(program.wait_for("serving")["url"])
     assert url.startswith("https://")
     trusting = ssl.create_default_context()

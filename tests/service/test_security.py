@@ -105,6 +105,26 @@ def test_a_key_asks_no_more_often_than_it_may(path: Path, monkeypatch: pytest.Mo
     keys.take(limited.model_copy(update={"requests_per_minute": 60.0}))
 
 
+def test_workers_count_a_key_s_requests_together(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(security, "monotonic", lambda: now)
+    shown = add_key(path, "shop", BOTH, 30)
+    workers = [Keys(path, tmp_path) for _ in range(3)]
+    key = workers[0].find(shown)
+    assert key is not None
+    for number in range(30):
+        workers[number % 3].take(key)
+    for keys in (*workers, Keys(path, tmp_path)):
+        with pytest.raises(RateLimited) as refused:
+            keys.take(key)
+        assert refused.value.retry_after == pytest.approx(2)
+    now += 4
+    workers[0].take(key)
+    workers[1].take(key)
+    with pytest.raises(RateLimited):
+        workers[2].take(key)
+
+
 def test_a_key_without_a_limit_asks_as_often_as_it_likes(path: Path) -> None:
     keys, key = opened(path, None)
     for _ in range(1000):

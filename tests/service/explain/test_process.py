@@ -129,7 +129,7 @@ def test_nothing_is_explained_to_a_service_that_died() -> None:
     ours, theirs = Pipe()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", service.explain.__name__, str(theirs.fileno()), "openvino", "1", "0"],
+            [sys.executable, "-m", service.explain.__name__, "openvino", "1", "0", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
         )
     for number in range(2):
@@ -188,7 +188,7 @@ async def test_a_pipe_is_closed_by_who_may_still_send(explainer: Explainer, monk
 
 
 async def test_a_process_that_cannot_be_started_is_said(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(module, "COMMAND", ["/nowhere/python"])
     with structlog.testing.capture_logs() as logged, pytest.raises(ExplainerDied, match="could not be started"):
         await explainer.run(environment, VERSION, [])
     assert [line["event"] for line in logged] == ["explainer_not_started"]

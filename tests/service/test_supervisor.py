@@ -1,0 +1,112 @@
+"""A supervisor of workers that are a line of Python each."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from service import supervisor as module
+from service.errors import StartupFailed
+from service.supervisor import Helper, Supervisor, listen
+
+pytestmark = pytest.mark.anyio
+
+# What a worker is given, and how it says that it serves.
+BEGIN = "import os, pathlib, signal, socket, sys, time; number, descriptors, folder, *again = sys.argv[1:]; "
+SERVE = "channel = socket.socket(fileno=int(descriptors.split(',')[0])); channel.send(b's'); "
+WAIT = "channel.recv(1)"
+END_ALL = "os.kill(os.getppid(), signal.SIGTERM)"
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Callable[..., Supervisor]:
+    def make(code: str, size: int = 2, **options: object) -> Supervisor:
+        chosen: dict[str, object] = {
+            "patience": 30.0,
+            "on_serving": lambda: None,
+            "on_ended": lambda number: None,
+            "helper": Helper([sys.executable, "-c", "pass"], {}),
+            **options,
+        }
+        return Supervisor([sys.executable, "-c", BEGIN + code], [], tmp_path, size=size, **chosen)  # type: ignore[arg-type]
+
+    return make
+
+
+Supervise = Callable[..., Supervisor]
+
+
+async def test_a_signal_ends_all_and_the_first_that_serves_is_told_once(supervise: Supervise) -> None:
+    served: list[None] = []
+    ended: list[int] = []
+    # The last one ends all.
+    code = SERVE + f"{END_ALL} if number == '2' else None; {WAIT}"
+    supervisor = supervise(code, size=3, on_serving=lambda: served.append(None), on_ended=ended.append)
+    assert await supervisor.run() == 0
+    assert len(served) == 1
+    assert sorted(ended) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)], ids=["exit", "kill"]
+)
+async def test_where_the_first_cannot_start_no_other_is_tried(supervise: Supervise, end: str, status: int) -> None:
+    with capture_logs() as logs:
+        assert await supervise(end).run() == status
+    assert [line["event"] for line in logs] == ["worker_started"]
+
+
+async def test_one_that_dies_again_and_again_is_given_ever_longer_pauses(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.03)
+    # The second leaves a mark each time; at its fifth start it ends all.
+    mark = (
+        "marks = pathlib.Path(folder, 'marks'); before = len(marks.read_bytes()) if marks.exists() else 0; "
+        "marks.open('ab').write(b'x'); assert bool(before) == (again == ['--again']); "
+    )
+    code = SERVE + f"number == '0' and {WAIT}; " + mark + f"{END_ALL} if before == 4 else None"
+    with capture_logs() as logs:
+        assert await supervise(code).run() == 0
+    died = [line for line in logs if line["event"] == "worker_died"]
+    assert [line["pause"] for line in died][:4] == [0.01, 0.02, 0.03, 0.03]
+    assert {line["worker"] for line in died} == {1}
+
+
+async def test_one_that_does_not_end_in_time_is_killed(supervise: Supervise) -> None:
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    with capture_logs() as logs:
+        assert await supervise(deaf + SERVE + END_ALL + "; time.sleep(600)", size=1, patience=0.1).run() == 0
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["worker_killed"]
+
+
+async def test_who_rings_for_a_helper_that_dies_is_told(supervise: Supervise, tmp_path: Path) -> None:
+    ring = (
+        "rings = [socket.socket(socket.AF_UNIX) for _ in range(2)]; "
+        "[(ring.connect(folder + '/bell'), ring.recv(1)) for ring in rings]; "
+    )
+    helper = Helper(
+        [sys.executable, "-c", "import os, pathlib; pathlib.Path(os.environ['AT']).open('a').write('x')"], {}
+    )
+    helper = helper._replace(environ={"AT": str(tmp_path / "helped")})
+    assert await supervise(SERVE + ring + END_ALL + "; " + WAIT, size=1, helper=helper).run() == 0
+    assert (tmp_path / "helped").read_text() == "xx"
+
+
+def test_what_cannot_be_listened_on_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupFailed, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+            listen("127.0.0.1", port)
+
+
+def test_a_host_is_listened_on_at_each_of_its_addresses() -> None:
+    for listener in listen("localhost", 0):
+        with listener, socket.socket(listener.family) as client:
+            client.connect(listener.getsockname())
