@@ -81,7 +81,7 @@ def test_what_is_mounted_is_there() -> None:
 
 def test_what_is_trained_is_published_where_the_service_looks() -> None:
     looked = {source for name in SERVING for source, place in volumes(name) if place == "/models"}
-    published = {source for source, place in volumes("train") if place == "/work/models"}
+    published = {source for source, place in volumes("train") if place == "/train/models"}
     assert looked == published == {"models"}
 
 
