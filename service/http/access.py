@@ -29,11 +29,16 @@ TABLE: list[tuple[str, str, frozenset[Scope]]] = [
     (".*", r"/|/web/.*|/docs(/.*)?|/redoc|/openapi\.json|/fastapi-offline(/.*)?|/static-offline-docs(/.*)?", OPEN),
 ]
 WATCHED = re.compile(r"/health/.*|/metrics")
-COMPILED = [(re.compile(methods), re.compile(paths, re.IGNORECASE), scopes) for methods, paths, scopes in TABLE]
+# A dot is any character: a path may hold line feeds.
+COMPILED = [
+    (re.compile(methods), re.compile(paths, re.IGNORECASE | re.DOTALL), scopes) for methods, paths, scopes in TABLE
+]
 
 
 def needed(method: str, path: str, *, watched_open: bool) -> frozenset[Scope]:
     """Which scopes suffice for a call; none: it is open to all."""
+    # Routes end in `$`, which also stands before a last line feed.
+    path = path.removesuffix("\n")
     if WATCHED.fullmatch(path):
         return OPEN if watched_open else ANY
     for methods, paths, scopes in COMPILED:

@@ -83,6 +83,13 @@ def test_who_may_ask_for_what(method: str, path: str, scopes: set[str]) -> None:
     assert needed(method, path, watched_open=True) == scopes
 
 
+def test_a_line_feed_in_a_path_opens_nothing(shapes_models: Path) -> None:
+    for method, path in all_calls(create_app(Settings(models=shapes_models))):
+        wanted = needed(method, path, watched_open=True)
+        assert needed(method, f"{path}\n", watched_open=True) == wanted, path
+        assert needed(method, path.replace("/x", "/x\ny"), watched_open=True) == wanted, path
+
+
 @pytest.mark.parametrize("path", ["/predict", "/v1/models/shapes:predict", "/models", "/explain", "/nowhere"])
 @pytest.mark.parametrize(
     "headers",
