@@ -35,7 +35,9 @@ CHUNK, BETWEEN_FITS, MOST_SAMPLES = 32, 64, 1024
 # Weights from another draw would correlate as much with these, as with `lime` of 1,000 samples (measured with VGG16);
 # or no weight is off by more than this probability.
 STABLE, NEGLIGIBLE = 0.96, 1e-3
-FIRST_PREVIEW, LEAST_SAMPLES = 128, 256
+LEAST_SAMPLES = 256
+# Of a model as simple as that, half as many say which superpixels matter most.
+SURE, FIRST_SAMPLES = 0.985, 128
 PREDICTED = 4096
 DELETION_STEPS = 10
 ROUNDING = 1e-6
@@ -61,6 +63,7 @@ def explain(model: Model, report: Report, image: Image.Image, question: Question
 
     Without `question.samples` it asks, from `LEAST_SAMPLES` masks on, until another draw of as many would give the same
     weights but for a correlation of `STABLE`, or no weight is off by more than `NEGLIGIBLE`; at most `MOST_SAMPLES`.
+    `FIRST_SAMPLES` do where it would be one of `SURE`.
     """
     parts = superpixels(image, model.manifest.input, count=question.superpixels, fill=question.fill)
     whole = model.predict(parts.perturbed(np.ones((1, parts.count), bool))).probabilities[0]
@@ -106,9 +109,10 @@ def explain(model: Model, report: Report, image: Image.Image, question: Question
         report(Progress(done, total, line.r2 if line else None, preview))
         new = slice(done, done + len(chunk))
         masks[new], answers[new], done = chunk, ask(chunk), new.stop
-        if FIRST_PREVIEW <= done < total and done % BETWEEN_FITS == 0:
+        if FIRST_SAMPLES <= done < total and done % BETWEEN_FITS == 0:
             line = _line(masks[:done], answers[:done], index, float(whole[index]), every=every)
-            if line.settled and question.samples is None and done >= LEAST_SAMPLES:
+            enough = line.settled if done >= LEAST_SAMPLES else line.stability >= SURE
+            if enough and question.samples is None:
                 break
             preview = explanation(line, done, None)
     else:

@@ -130,7 +130,7 @@ def test_it_stops_sooner_where_the_model_is_simple() -> None:
     simple = ask(Known(linear), Question(class_index=0, fill="white"))
     noisy = ask(Known(erratic), Question(class_index=0, fill="white"))
     assert simple.settled
-    assert simple.samples == lime.LEAST_SAMPLES
+    assert simple.samples == lime.FIRST_SAMPLES
     assert not noisy.settled
     assert noisy.samples == lime.MOST_SAMPLES
     assert noisy.r2 < 0.2
@@ -222,7 +222,7 @@ def test_progress_has_previews_and_may_end_it() -> None:
 
     def report(progress: Progress) -> None:
         seen.append(progress)
-        if progress.done >= lime.FIRST_PREVIEW:
+        if progress.done >= lime.FIRST_SAMPLES:
             raise Cancelled
 
     model = Known(erratic)
@@ -230,8 +230,8 @@ def test_progress_has_previews_and_may_end_it() -> None:
         lime.explain(cast(Model, model), report, fields(), Question(class_index=0, fill="white"), 1)
     assert seen[0].preview is None
     assert seen[-1].preview is not None
-    assert seen[-1].preview.samples == seen[-1].done == lime.FIRST_PREVIEW
-    assert model.asked <= lime.FIRST_PREVIEW + 1
+    assert seen[-1].preview.samples == seen[-1].done == lime.FIRST_SAMPLES
+    assert model.asked <= lime.FIRST_SAMPLES + 1
 
 
 @pytest.mark.parametrize("count", [8, 50, 63, 64, 130])
