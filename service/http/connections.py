@@ -87,7 +87,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if door is None or self.parser.get_method() != b"POST":
             super().on_headers_complete()
         # An answer must not overtake that to an earlier request.
-        elif door.takes_one() or self._answers_another():
+        elif self._answers_another() or door.takes_one():
             super().on_headers_complete()
             door.begins(self.loop)
         else:

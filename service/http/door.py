@@ -20,7 +20,7 @@ from service.http.limits import SAFE
 from service.metrics import Metrics
 
 # Requests that are begun in one turn of the event loop; and in each, where more come than it can begin.
-MOST, CROWDED = 128, 6
+MOST, CROWDED = 256, 6
 TELL_SECONDS = 1.0
 # Which it was is not looked at.
 ROUTE = "turned away"

@@ -152,4 +152,7 @@ def listens(place: tuple[str, int]) -> bool:
         socket.create_connection(place, timeout=20).close()
     except ConnectionRefusedError:
         return False
+    # Whoever connects in the moment of closing.
+    except ConnectionResetError:
+        return True
     return True
