@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -36,8 +36,6 @@ from service.team import SERVING, Team
 
 # How long a worker may take to end once its requests have been answered, or cut off.
 END_SECONDS = 5.0
-# How long the event loop takes to close a socket.
-CLOSE_SECONDS = 0.05
 # How long whoever connected last may take to agree on a key.
 HANDSHAKE_SECONDS = 1.0
 
@@ -98,14 +96,12 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop listening, but answer whoever had connected by then: what he asks may be on its way already."""
         loop = asyncio.get_running_loop()
-        # What waits to be accepted waits as long as somebody has the socket; the loop's own are closed in later turns.
-        queues = [_again(listener) for server in self.servers for listener in server.sockets]
+        # What waits to be accepted is reset when the last of a socket's descriptors is closed.
+        each = {listener.getsockname(): listener for server in self.servers for listener in server.sockets}
+        last = [_again(listener) for listener in each.values()]
         for listener in [*self.servers, *(sockets or ())]:
             listener.close()
-        await asyncio.sleep(CLOSE_SECONDS)
-        connected = [connection for queue in queues for connection in _waiting(queue)]
-        for queue in queues:
-            queue.close()
+        connected = [connection for listener in last for connection in _accept_last(listener)]
         if connected:
             accepted = [
                 asyncio.ensure_future(loop.connect_accepted_socket(self._protocol, one, ssl=self.config.ssl))
@@ -149,14 +145,19 @@ def _again(listener: socket) -> socket:
     return socket(fileno=os.dup(listener.fileno()))
 
 
-def _waiting(queue: socket) -> Iterator[socket]:
-    """Connections that have not been accepted yet."""
-    queue.setblocking(False)
-    with suppress(BlockingIOError):
+def _accept_last(listener: socket) -> list[socket]:
+    """Close a socket, and give the connections that waited to be accepted."""
+    listener.setblocking(False)
+    connected = []
+    try:
         while True:
-            connection, _ = queue.accept()
-            connection.setblocking(False)
-            yield connection
+            connected.append(listener.accept()[0])
+    except BlockingIOError:
+        # Whoever connects in between is lost: nothing may come between.
+        listener.close()
+    for connection in connected:
+        connection.setblocking(False)
+    return connected
 
 
 def _tell_address(address: tuple[str | int, ...], settings: Settings) -> None:
