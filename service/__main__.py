@@ -124,6 +124,8 @@ class Server(uvicorn.Server):
     def _stop(self) -> None:
         if not self.started:
             # A model still loads in a thread; nobody waits for an answer yet.
+            if self._team is not None:
+                self._team.leave()
             sys.stdout.flush()
             os._exit(0)
         classifier = self._app.state.classifier
@@ -251,6 +253,8 @@ def _serve(
     if again:
         app.state.classifier.metrics.worker_restarts.inc()
     server.run(list(listeners) if listeners else None)
+    if team is not None:
+        team.leave()
     sys.stdout.flush()
     # Not sys.exit: that would wait for a thread that hangs in a model.
     os._exit(0)

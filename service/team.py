@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from socket import socket
 
 # What is said over a channel: one byte each.
@@ -19,6 +21,8 @@ class Team:
 
     def __init__(self, folder: Path, worker: int, channel: socket) -> None:
         self.worker = worker
+        self._folder = folder
+        self._alone = False
         self.bell = folder / BELL
         self.metrics, self.orders, self.allowances, self.turns, self.weights, self._processes = (
             folder / name for name in FOLDERS
@@ -46,6 +50,7 @@ class Team:
                 on_changed()
             if not said:
                 loop.remove_reader(self._channel)
+                self._alone = True
                 on_left_alone()
 
         loop.add_reader(self._channel, hear)
@@ -55,3 +60,10 @@ class Team:
         # Of one that is gone, `listen` tells.
         with suppress(OSError):
             self._channel.send(what)
+
+    def leave(self) -> None:
+        """End as one of them; where the supervisor is gone, the last removes what they had in common."""
+        if self._alone:
+            (self._processes / str(os.getpid())).unlink(missing_ok=True)
+            if not self.processes:
+                rmtree(self._folder, ignore_errors=True)

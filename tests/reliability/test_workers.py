@@ -71,6 +71,12 @@ class Workers:
         """The processes that have explained so far."""
         return self._started("explainer_started")
 
+    def folder(self) -> Path:
+        """What the workers have in common while the service runs."""
+        found = re.search(r"/\S+(?=/metrics/counter_0.db)", Path(f"/proc/{self.pid(0)}/maps").read_text())
+        assert found
+        return Path(found[0])
+
     def _started(self, event: str, **about: object) -> list[int]:
         name = f"now-{next(NAMES)}"
         self.models.client.get("/health/live", headers={"x-request-id": name})
@@ -119,10 +125,7 @@ def test_both_answer_and_either_tells_the_sum(both: Both) -> None:
 
 
 def test_values_that_a_starting_worker_has_yet_to_write_disturb_nobody(workers: Workers, both: Both) -> None:
-    mapped = Path(f"/proc/{workers.pid(0)}/maps").read_text()
-    found = re.search(r"/\S+/metrics(?=/counter_0.db)", mapped)
-    assert found
-    empty = Path(found[0], "counter_7.db")
+    empty = workers.folder() / "metrics" / "counter_7.db"
     empty.touch()
     try:
         assert [client.get("/metrics").status_code for client in both] == [200, 200]
@@ -411,9 +414,11 @@ def test_nothing_outlives_a_supervisor_that_is_killed(serve_models: Callable[...
     assert models.client.post("/explain", params=QUICK, files={"file": PICTURE}).status_code == 200
     processes = [workers.pid(0), workers.pid(1), *workers.explainers()]
     assert len(processes) == 3
+    folder = workers.folder()
     models.program.process.kill()
     for pid in processes:
         until(lambda pid=pid: has_ended(pid))
+    assert not folder.exists()
 
 
 def test_a_second_signal_ends_all_at_once(serve_models: Callable[..., Models]) -> None:
