@@ -125,7 +125,10 @@ def test_below_a_path_that_a_proxy_removes_links_lead_back(start: Start) -> None
     report = "/see/through/models/shapes/versions/1/report"
     moved = proxied("GET", report)
     assert proxied("GET", urljoin(report, moved.headers["location"])).status_code == 200
-    assert proxied("GET", "/see/through/").headers["location"] == "/see/through/docs"
+    parts = re.findall(r'(?:href|src)="([^"#:]+)"', proxied("GET", "/see/through/").text)
+    assert len(parts) > 3
+    for part in parts:
+        assert proxied("GET", urljoin("/see/through/", part)).status_code == 200
     assert "/see/through/openapi.json" in proxied("GET", "/see/through/docs").text
     assert httpx.get(f"{url}/v2/health/ready").status_code == 200
     assert set(httpx.get(f"{url}/v2/models/cats").json()) == {"error"}
