@@ -7,11 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from socket import socket
-from tempfile import TemporaryDirectory
 from typing import Annotated, NoReturn
 
 import structlog
@@ -32,7 +31,7 @@ from service.metrics import forget_worker
 from service.security import Scope, add_key, explain_problem
 from service.settings import Settings, table, variable
 from service.supervisor import Helper, Supervisor, listen
-from service.team import SERVING, Team
+from service.team import SERVING, Place, Team, shared_folder
 
 # How long a worker may take to end once its requests have been answered, or cut off.
 END_SECONDS = 5.0
@@ -98,7 +97,10 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         # What waits to be accepted is reset when the last of a socket's descriptors is closed.
         each = {listener.getsockname(): listener for server in self.servers for listener in server.sockets}
-        last = [_again(listener) for listener in each.values()]
+        last: list[socket] = []
+        # Where no descriptor is left, what has been accepted is still answered.
+        with suppress(OSError):
+            last.extend(_again(listener) for listener in each.values())
         for listener in [*self.servers, *(sockets or ())]:
             listener.close()
         connected = [connection for listener in last for connection in _accept_last(listener)]
@@ -154,8 +156,8 @@ def _accept_last(listener: socket) -> list[socket]:
     try:
         while True:
             connected.append(listener.accept()[0])
-    except BlockingIOError:
-        # Whoever connects in between is lost: nothing may come between.
+    except OSError:
+        # Mostly that nobody waits. Whoever connects in between is lost: nothing may come between.
         listener.close()
     for connection in connected:
         connection.setblocking(False)
@@ -214,8 +216,7 @@ def _supervise(settings: Settings) -> int:
     """Run several workers; the exit status that is due."""
     try:
         listeners = listen(settings.host, settings.port)
-        with TemporaryDirectory(prefix="sichtbar-workers-") as place:
-            folder = Path(place)
+        with shared_folder() as folder:
             supervisor = Supervisor(
                 [sys.executable, "-m", "service", "worker"],
                 listeners,
@@ -226,7 +227,7 @@ def _supervise(settings: Settings) -> int:
                 ),
                 patience=settings.shutdown_delay + settings.drain_seconds + END_SECONDS,
                 on_serving=partial(_tell_address, listeners[0].getsockname(), settings),
-                on_ended=partial(forget_worker, folder / "metrics"),
+                on_ended=partial(forget_worker, Place(folder).metrics),
             )
             return asyncio.run(supervisor.run())
     except (StartupFailed, OSError) as failure:

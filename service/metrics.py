@@ -41,7 +41,10 @@ VERSION_STATE = "sichtbar_model_version_state"
 LABELS: dict[str, tuple[str, ...] | str] = {
     "model": "a folder's name below `SICHTBAR_MODELS`",
     "version": "a version's number there",
-    "route": "a call's path as `/docs` has it, or `unmatched`",
+    "route": (
+        "a call's path as `/docs` has it; `/` and `/web/{name:path}`, the page; `turned away`, what was not read; "
+        "or `unmatched`"
+    ),
     "status": "HTTP's, of three digits; 499 where the client had gone",
     "code": "a problem's `code`",
     "sichtbar_build.version": "this release",

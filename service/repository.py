@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -85,7 +85,7 @@ class Repository:
         *,
         on_served: Callable[[Version], None] = lambda version: None,
         on_closed: Callable[[], None] = lambda: None,
-        on_released: Callable[[Path, str], None] = lambda folder, digest: None,
+        on_released: Callable[[Path, str], Awaitable[None]],
     ) -> None:
         """Tell of a version that answers from now on, of one that was closed, and of one that nobody has any more."""
         self._settings = settings
@@ -309,7 +309,7 @@ class Repository:
                 self._metrics.forget_queue(model, str(number))
         self._on_closed()
         await released.wait()
-        self._on_released(folder, manifest.digest)
+        await self._on_released(folder, manifest.digest)
 
 
 def find_version(settings: Settings, model: str | None, version: int | None) -> tuple[Manifest, Path]:

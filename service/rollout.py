@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -297,6 +297,7 @@ class Rollout:
         folder.tried, folder.problem = folder.files, None
         model, number = folder.path.parent.name, int(folder.path.name)
         started = monotonic()
+        shared: Path | None = None
         # A counter that starts at nothing hides its first increase.
         failures = self._metrics.load_failures.labels(model, str(number))
         try:
@@ -329,14 +330,14 @@ class Rollout:
             self._metrics.loads.labels(model, str(number)).inc()
             log.info("version_loaded", model=model, version=number, engine=engine.name, seconds=round(seconds, 3))
             return Version(folder.path, manifest, engine.name, self.repository.batcher(manifest, engine))
+        if shared is not None:
+            await self._run(_remove, [shared])
         return current
 
-    def _release(self, folder: Path, digest: str) -> None:
-        if self._weights is not None:
-            # Other workers that still have them mapped keep them.
-            for shared in self._weights.glob(f"{digest}-*"):
-                rmtree(shared, ignore_errors=True)
+    async def _release(self, folder: Path, digest: str) -> None:
         self._on_released(folder, digest)
+        if self._weights is not None:
+            await asyncio.to_thread(_remove, self._weights.glob(f"{digest}-*"))
 
     def _settles(self, folder: _Folder) -> float:
         """When its files may be read, unless they change again."""
@@ -411,6 +412,12 @@ def _open(
     warm_up(engine, manifest, settings.max_batch)
     probe(engine, manifest)
     return engine
+
+
+def _remove(weights: Iterable[Path]) -> None:
+    """Other workers that still have them mapped keep them."""
+    for shared in weights:
+        rmtree(shared, ignore_errors=True)
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import structlog
 
 from service.errors import StartupFailed
-from service.team import BELL, CHANGED, FOLDERS, SERVING
+from service.team import CHANGED, SERVING, Place
 
 # Between two deaths of workers that die again and again, the pause doubles.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -101,8 +101,8 @@ class Supervisor:
         self._workers: dict[int, _Worker] = {}
         self._started: set[int] = set()
         self._stopping = asyncio.Event()
-        for name in FOLDERS:
-            (folder / name).mkdir(0o700)
+        self._place = Place(folder)
+        self._place.make()
 
     async def run(self) -> int:
         """Until all have ended; the exit status that is due."""
@@ -131,15 +131,20 @@ class Supervisor:
         """Let one worker follow the other."""
         pause = 0.0
         while worker is not None or not self._stopping.is_set():
-            worker = worker or await self._start(number)
-            status = await worker.process.wait()
-            self._end(worker)
-            if self._stopping.is_set():
-                return
-            lived = monotonic() - worker.started
-            pause = 0.0 if lived > STEADY_SECONDS else min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
-            log.error("worker_died", worker=number, pid=worker.process.pid, status=status, pause=pause)
-            worker = None
+            try:
+                worker = worker or await self._start(number)
+            # The machine may have no process or no file left to give for a while.
+            except OSError as problem:
+                pause = _longer(pause)
+                log.error("worker_not_started", worker=number, reason=str(problem), pause=pause)
+            else:
+                status = await worker.process.wait()
+                self._end(worker)
+                if self._stopping.is_set():
+                    return
+                pause = 0.0 if monotonic() - worker.started > STEADY_SECONDS else _longer(pause)
+                log.error("worker_died", worker=number, pid=worker.process.pid, status=status, pause=pause)
+                worker = None
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
@@ -147,20 +152,29 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), *(listener.fileno() for listener in self._listeners)]
         again = ["--again"] if number in self._started else []
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                str(number),
-                ",".join(map(str, descriptors)),
-                str(self._folder),
-                *again,
-                pass_fds=descriptors,
-                # Ctrl-C in a terminal reaches the supervisor alone, which tells the others.
-                start_new_session=True,
-            )
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    str(number),
+                    ",".join(map(str, descriptors)),
+                    str(self._folder),
+                    *again,
+                    pass_fds=descriptors,
+                    # Ctrl-C in a terminal reaches the supervisor alone, which tells the others.
+                    start_new_session=True,
+                )
+            try:
+                (self._place.alive / str(process.pid)).touch()
+            except OSError:
+                process.kill()
+                await process.wait()
+                raise
+        except OSError:
+            ours.close()
+            raise
         worker = self._workers[number] = _Worker(number, process, ours)
         self._started.add(number)
-        (self._folder / "processes" / str(process.pid)).touch()
         ours.setblocking(False)
         asyncio.get_running_loop().add_reader(ours, self._hear, worker)
         log.info("worker_started", worker=number, pid=process.pid)
@@ -187,43 +201,51 @@ class Supervisor:
 
     async def _help(self) -> None:
         """Start the helper whenever somebody rings while there is none."""
-        loop, again = asyncio.get_running_loop(), False
+        loop, again, pause = asyncio.get_running_loop(), False, 0.0
         with socket.socket(socket.AF_UNIX) as bell:
             bell.setblocking(False)
-            bell.bind(str(self._folder / BELL))
+            bell.bind(str(self._place.bell))
             bell.listen(BACKLOG)
             while True:
                 rung = asyncio.Event()
                 loop.add_reader(bell, rung.set)
                 await rung.wait()
                 loop.remove_reader(bell)
-                ours, theirs = socket.socketpair()
-                # Closed however this ends, which ends the helper.
-                with ours:
-                    with theirs:
-                        descriptors = [bell.fileno(), theirs.fileno()]
-                        process = await asyncio.create_subprocess_exec(
-                            *self._helper.command,
-                            *map(str, descriptors),
-                            *(["again"] if again else []),
-                            pass_fds=descriptors,
-                            start_new_session=True,
-                            env={**os.environ, **self._helper.environ},
-                        )
-                    again = True
-                    log.info("explainer_started", pid=process.pid)
-                    status = await process.wait()
-                log.warning("explainer_ended", pid=process.pid, status=status)
+                try:
+                    await self._run_helper(bell, again=again)
+                    again, pause = True, 0.0
+                except OSError as problem:
+                    pause = _longer(pause)
+                    log.error("explainer_not_started", reason=str(problem), pause=pause)
                 # Whoever still waits at the bell has waited for the one that died.
-                with suppress(BlockingIOError):
+                with suppress(OSError):
                     while True:
                         bell.accept()[0].close()
+                await asyncio.sleep(pause)
+
+    async def _run_helper(self, bell: socket.socket, *, again: bool) -> None:
+        ours, theirs = socket.socketpair()
+        # Closed however this ends, which ends the helper.
+        with ours:
+            with theirs:
+                descriptors = [bell.fileno(), theirs.fileno()]
+                process = await asyncio.create_subprocess_exec(
+                    *self._helper.command,
+                    *map(str, descriptors),
+                    *(["again"] if again else []),
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                    env={**os.environ, **self._helper.environ},
+                )
+            log.info("explainer_started", pid=process.pid)
+            status = await process.wait()
+        log.warning("explainer_ended", pid=process.pid, status=status)
 
     def _end(self, worker: _Worker) -> None:
         asyncio.get_running_loop().remove_reader(worker.channel)
         worker.channel.close()
         del self._workers[worker.number]
-        (self._folder / "processes" / str(worker.process.pid)).unlink(missing_ok=True)
+        (self._place.alive / str(worker.process.pid)).unlink(missing_ok=True)
         self._on_ended(worker.number)
 
     def _stop(self) -> None:
@@ -245,6 +267,10 @@ class Supervisor:
             log.error("worker_killed", worker=worker.number, pid=worker.process.pid)
             with suppress(ProcessLookupError):
                 worker.process.kill()
+
+
+def _longer(pause: float) -> float:
+    return min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
 
 
 def _exit_status(status: int) -> int:

@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from socket import socket
+from tempfile import TemporaryDirectory, gettempdir
 
 # What is said over a channel: one byte each.
 SERVING, CHANGED = b"s", b"c"
-BELL = "bell"
-FOLDERS = ("metrics", "orders", "allowances", "turns", "weights", "processes")
+PREFIX = "sichtbar-workers-"
 
 
-class Team:
+class Place:
+    """What is in the folder that they share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bell = folder / "bell"
+        self.metrics = folder / "metrics"
+        self.orders = folder / "orders"
+        self.allowances = folder / "allowances"
+        self.turns = folder / "turns"
+        self.weights = folder / "weights"
+        self.alive = folder / "processes"
+
+    def make(self) -> None:
+        """Make the folders in it."""
+        for folder in (self.metrics, self.orders, self.allowances, self.turns, self.weights, self.alive):
+            folder.mkdir(0o700)
+
+
+class Team(Place):
     """The workers of one service, seen from one of them."""
 
     def __init__(self, folder: Path, worker: int, channel: socket) -> None:
+        super().__init__(folder)
         self.worker = worker
         self._folder = folder
         self._alone = False
-        self.bell = folder / BELL
-        self.metrics, self.orders, self.allowances, self.turns, self.weights, self._processes = (
-            folder / name for name in FOLDERS
-        )
         self._channel = channel
         channel.setblocking(False)
+        # For as long as this process lives.
+        _hold(folder)
 
     @property
     def processes(self) -> list[int]:
         """The workers' process ids."""
-        return [int(path.name) for path in self._processes.iterdir()]
+        return [int(path.name) for path in self.alive.iterdir()]
 
     def listen(self, on_changed: Callable[[], None], on_left_alone: Callable[[], None]) -> None:
         """From now on, say when another worker has changed what all shall look at, and when the supervisor is gone."""
@@ -63,7 +81,42 @@ class Team:
 
     def leave(self) -> None:
         """End as one of them; where the supervisor is gone, the last removes what they had in common."""
-        if self._alone:
-            (self._processes / str(os.getpid())).unlink(missing_ok=True)
-            if not self.processes:
-                rmtree(self._folder, ignore_errors=True)
+        # Two may be the last.
+        with suppress(FileNotFoundError):
+            if self._alone:
+                (self.alive / str(os.getpid())).unlink(missing_ok=True)
+                if not self.processes:
+                    rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """A folder for the workers of one service; those of services that were killed are removed."""
+    _clear()
+    with TemporaryDirectory(prefix=PREFIX) as name:
+        folder = Path(name)
+        held = _hold(folder)
+        try:
+            yield folder
+        finally:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int:
+    """A descriptor; until it is closed nobody clears the folder away, neither another service nor systemd-tmpfiles."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return held
+
+
+def _clear() -> None:
+    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # An empty one may be another service's that has yet to lock it.
+                if os.fstat(held).st_uid == os.getuid() and any(folder.iterdir()):
+                    rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)

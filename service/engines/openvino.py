@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
@@ -60,11 +63,10 @@ def _map(folder: Path, shared: Path) -> ov.Model:
     """The model with weights that lie in memory once for all processes: from a file that none changes."""
     new = shared.with_name(token_hex(8))
     try:
-        if not shared.exists():
-            new.mkdir()
-            ov.save_model(_read(folder), new / FILE, compress_to_fp16=False)
-            # Another process may have been first.
-            with suppress(OSError):
+        with _alone(shared.parent):
+            if not shared.exists():
+                new.mkdir()
+                ov.save_model(_read(folder), new / FILE, compress_to_fp16=False)
                 new.rename(shared)
         return ov.Core().read_model(shared / FILE)
     # What is no model is found to be none again; a disk that is full must not keep it from being served.
@@ -73,3 +75,14 @@ def _map(folder: Path, shared: Path) -> ov.Model:
         return _read(folder)
     finally:
         rmtree(new, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time writes there: together they would need the disk and the memory of all."""
+    locked = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(locked)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 import structlog
 import tensorflow as tf
@@ -51,6 +54,29 @@ def test_weights_that_are_shared_are_one_file_and_give_the_same_answers(folder: 
     for engine in engines:
         for output, other in zip(engine.predict(images), expected, strict=True):
             assert (output == other).all()
+
+
+def test_of_several_that_share_weights_one_writes_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, save = [], ov.save_model
+
+    def note(model: ov.Model, path: Path, **options: bool) -> None:
+        written.append(path)
+        save(model, path, **options)
+
+    monkeypatch.setattr(ov, "save_model", note)
+    together = threading.Barrier(4)
+
+    def open_together() -> None:
+        together.wait(60)
+        open_engine("openvino", folder, threads=1, shared=tmp_path / "weights")
+
+    with ThreadPoolExecutor(4) as threads:
+        for opened in [threads.submit(open_together) for _ in range(4)]:
+            opened.result()
+    assert len(written) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
 def test_where_weights_cannot_be_shared_each_has_its_own(folder: Path, tmp_path: Path) -> None:

@@ -109,7 +109,12 @@ def test_every_label_that_is_scraped_is_one_of_its_closed_set(live: httpx.Client
     live.request("STRANGER", "/predict")
     live.post("/v1/models/stranger:predict", json={"instances": []})
     app = create_app(Settings())
-    routes = {"unmatched", *app.openapi()["paths"], *(getattr(route, "path", "") for route in app.routes)}
+    routes = {
+        "unmatched",
+        "turned away",
+        *app.openapi()["paths"],
+        *(getattr(route, "path", "") for route in app.routes),
+    }
     in_words: dict[str, Callable[[str], object]] = {
         "model": "shapes".__eq__,
         "version": "1".__eq__,

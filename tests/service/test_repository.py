@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -160,6 +161,27 @@ async def test_a_version_that_is_never_let_go_is_closed_when_no_request_can_need
         assert released == []
         del old
         await until(lambda: released == [own_models / "shapes" / "1"])
+
+
+async def test_shared_weights_go_with_their_version_and_of_one_that_fails_none_stay(
+    own_models: Path, tmp_path: Path
+) -> None:
+    publish(own_models, 2)
+    manifest = own_models / "shapes" / "2" / "manifest.json"
+    promised = json.loads(manifest.read_text())
+    promised["probe"]["probabilities"].reverse()
+    manifest.write_text(json.dumps(promised))
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    settings = Settings(models=own_models, engine="openvino", settle_seconds=0.0, timeout=0.1)
+    async with Rollout(settings, Metrics(), weights=weights) as rollout:
+        reason = rollout.repository.states("shapes")[1].reason
+        assert reason is not None
+        assert reason.startswith("probe: probabilities differ")
+        digest = rollout.repository.find("shapes", 1).digest
+        assert [path.name.partition("-")[0] for path in weights.iterdir()] == [digest]
+        await rollout.order("shapes", 1, "unload")
+        await until(lambda: not list(weights.iterdir()))
 
 
 async def test_a_version_s_metrics_go_with_it(own_models: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from service import supervisor as module
 from service.errors import StartupFailed
@@ -20,6 +21,10 @@ pytestmark = pytest.mark.anyio
 BEGIN = "import os, pathlib, signal, socket, sys, time; number, descriptors, folder, *again = sys.argv[1:]; "
 SERVE = "channel = socket.socket(fileno=int(descriptors.split(',')[0])); channel.send(b's'); "
 WAIT = "channel.recv(1)"
+RING = (
+    "rings = [socket.socket(socket.AF_UNIX) for _ in range(2)]; "
+    "[(ring.connect(folder + '/bell'), ring.recv(1)) for ring in rings]; "
+)
 END_ALL = "os.kill(os.getppid(), signal.SIGTERM)"
 
 
@@ -27,13 +32,14 @@ END_ALL = "os.kill(os.getppid(), signal.SIGTERM)"
 def supervise(tmp_path: Path) -> Callable[..., Supervisor]:
     def make(code: str, size: int = 2, **options: object) -> Supervisor:
         chosen: dict[str, object] = {
+            "command": [sys.executable, "-c", BEGIN + code],
             "patience": 30.0,
             "on_serving": lambda: None,
             "on_ended": lambda number: None,
             "helper": Helper([sys.executable, "-c", "pass"], {}),
             **options,
         }
-        return Supervisor([sys.executable, "-c", BEGIN + code], [], tmp_path, size=size, **chosen)  # type: ignore[arg-type]
+        return Supervisor(chosen.pop("command"), [], tmp_path, size=size, **chosen)  # type: ignore[arg-type]
 
     return make
 
@@ -87,16 +93,44 @@ async def test_one_that_does_not_end_in_time_is_killed(supervise: Supervise) -> 
 
 
 async def test_who_rings_for_a_helper_that_dies_is_told(supervise: Supervise, tmp_path: Path) -> None:
-    ring = (
-        "rings = [socket.socket(socket.AF_UNIX) for _ in range(2)]; "
-        "[(ring.connect(folder + '/bell'), ring.recv(1)) for ring in rings]; "
-    )
     helper = Helper(
         [sys.executable, "-c", "import os, pathlib; pathlib.Path(os.environ['AT']).open('a').write('x')"], {}
     )
     helper = helper._replace(environ={"AT": str(tmp_path / "helped")})
-    assert await supervise(SERVE + ring + END_ALL + "; " + WAIT, size=1, helper=helper).run() == 0
+    assert await supervise(SERVE + RING + END_ALL + "; " + WAIT, size=1, helper=helper).run() == 0
     assert (tmp_path / "helped").read_text() == "xx"
+
+
+async def test_one_that_cannot_be_started_is_tried_again_and_the_others_serve_on(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    # Once the first serves, the program is gone, until the second has not been started twice.
+    program, away, failed = tmp_path / "program", tmp_path / "away", []
+    program.write_text(f"#!{sys.executable}\n{BEGIN}{SERVE}{END_ALL} if number == '1' else None; {WAIT}\n")
+    program.chmod(0o700)
+
+    def note(logger: object, method: str, event: EventDict) -> EventDict:
+        if event["event"] == "worker_not_started":
+            failed.append((event["worker"], event["pause"]))
+            if len(failed) == 2:
+                away.rename(program)
+        return event
+
+    with capture_logs(processors=[note]) as logs:
+        assert await supervise("", command=[str(program)], on_serving=lambda: program.rename(away)).run() == 0
+    assert failed == [(1, 0.01), (1, 0.02)]
+    assert [line["worker"] for line in logs if line["event"] == "worker_started"] == [0, 1]
+
+
+async def test_who_rings_for_a_helper_that_cannot_be_started_is_told_and_may_ring_again(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    with capture_logs() as logs:
+        helper = Helper(["/nowhere/helper"], {})
+        assert await supervise(SERVE + RING + END_ALL + "; " + WAIT, size=1, helper=helper).run() == 0
+    assert [line["pause"] for line in logs if line["event"] == "explainer_not_started"] == [0.01, 0.02]
 
 
 def test_what_cannot_be_listened_on_is_said() -> None:
