@@ -356,10 +356,10 @@ def _numbers(sent: list[File], asked: dict[str, Any]) -> Call[tuple[Numbers, str
 def _waited(sent: list[File] | tuple[()], asked: dict[str, Any], form: str) -> Call[tuple[Answer, str | None]]:
     """What `/explain` answers, also where it takes longer: then the job that it went on as, too."""
     if sent:
-        answer = yield Request("POST", "/explain", asked | {"format": form, "image_id": None}, sent)
+        answer = yield Request("POST", "/explain", asked | {"format": form, "image_id": None}, sent, lasting=True)
     else:
         # Of a picture that is kept already.
-        answer = yield Request("GET", "/explain", asked | {"format": form, "store": None})
+        answer = yield Request("GET", "/explain", asked | {"format": form, "store": None}, lasting=True)
     if answer.status != 202:
         return answer, None
     job = answer.read(ExplanationJob).id

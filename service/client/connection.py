@@ -21,6 +21,9 @@ GRACE_SECONDS = 2.0
 EVENT_SECONDS = 30.0
 # The service would refuse to wait longer.
 MOST_SECONDS = 3600.0
+# How much of the time for an answer, and how long at the most, the service waits for an explanation before that becomes
+# a job: the rest is for a picture on its way there, and for the answer.
+JOB_SHARE, JOB_SECONDS = 0.5, 20.0
 
 
 def headers(key: str | None) -> dict[str, str]:
@@ -35,6 +38,8 @@ def content(request: Request, seconds: float, request_id: Callable[[], str] | No
     if request_id is not None:
         own["x-request-id"] = request_id()
     asked = request.content()
+    if request.lasting:
+        asked["params"]["wait"] = f"{min(JOB_SHARE * seconds, JOB_SECONDS):.3f}"
     return asked | {"headers": asked["headers"] | own}
 
 

@@ -41,6 +41,8 @@ class Request:
     """A job that must be over before this is sent."""
     once: bool = False
     """Whether any answer will do, also one that says to come again."""
+    lasting: bool = False
+    """Whether it may go on as a job, so that the service need not wait for its end."""
 
     @property
     def safe(self) -> bool:
@@ -80,6 +82,14 @@ class Answer:
     headers: Mapping[str, str]
     """By lower-case name."""
     body: bytes
+
+    @property
+    def code(self) -> str:
+        """Of a problem."""
+        try:
+            return _Problem.model_validate_json(self.body).code
+        except ValidationError:
+            return _Problem().code
 
     def checked(self) -> Answer:
         """The answer itself, unless it is a problem.

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from service.client.errors import NotSent
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
 """A file's path or its bytes; a Pillow image; or uint8 [height, width, 3], RGB, [.., 4], RGBA, or [height, width]."""
 Pictures = Picture | Sequence[Picture]
 """One or several; an array of uint8 [pictures, height, width, channels] are several."""
@@ -42,7 +42,7 @@ def files(pictures: Pictures) -> list[File]:
     several: Sequence[Picture]
     if isinstance(pictures, np.ndarray):
         several = list(pictures) if pictures.ndim == 4 else [pictures]
-    elif isinstance(pictures, Sequence) and not isinstance(pictures, (str, bytes, bytearray)):
+    elif isinstance(pictures, Sequence) and not isinstance(pictures, (str, bytes, bytearray, memoryview)):
         several = pictures
     else:
         several = [pictures]

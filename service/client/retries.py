@@ -6,10 +6,12 @@ import random
 from dataclasses import dataclass
 from time import monotonic
 
-from service.client.errors import ConnectionLost, SichtbarError, TimedOut, Unavailable, Unreachable
+from service.client.errors import ConnectionLost, SichtbarError, TimedOut, TryLater, Unreachable
 from service.client.exchange import Answer, Request, seconds_until
 
 AGAIN = (429, 503)
+# Of those, what the request itself may have done: sent again, it would do so again.
+DEADLY = "explainer_died"
 # Where nobody says when to come again: seconds, doubled each time.
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 # Of the wait, at random, so that those who were refused together do not come back together.
@@ -20,8 +22,9 @@ SPREAD = 0.1
 class Retries:
     """How often and for how long a request is sent again.
 
-    It is where the service says so (429, 503), after what it says in `Retry-After`; where no connection comes about;
-    and where one breaks, if the request changes nothing. An answer that takes too long is not asked for again.
+    It is where the service says so (429, 503, but for `explainer_died`), after what it says in `Retry-After`; where no
+    connection comes about; and where one breaks, if the request changes nothing. An answer that takes too long is not
+    asked for again.
     """
 
     times: int = 3
@@ -63,7 +66,7 @@ class Patience:
 
     def after_refusal(self, request: Request, answer: Answer) -> float | None:
         """Seconds until the request is sent again; None: it is not, and this is its answer."""
-        if answer.status not in AGAIN or request.once:
+        if answer.status not in AGAIN or answer.code == DEADLY or request.once:
             return None
         return self._wait(seconds_until(answer.headers.get("retry-after")))
 
@@ -85,7 +88,7 @@ class Patience:
         Raises:
             SichtbarError: it is not.
         """
-        wait = self._wait(failure.retry_after if isinstance(failure, Unavailable) else None)
+        wait = self._wait(failure.retry_after if isinstance(failure, TryLater) else None)
         if wait is None:
             raise failure
         return wait

@@ -14,7 +14,7 @@ import httpx
 
 import service.client.calls as calls
 from service.client.connection import EVENT_SECONDS, LIMITS, SERVER, Body, content, headers, timeouts
-from service.client.errors import ConnectionLost, NoAnswer, SichtbarError, Unavailable, own_errors
+from service.client.errors import ConnectionLost, NoAnswer, RateLimited, SichtbarError, Unavailable, own_errors
 from service.client.exchange import Answer, Call, Request, advance, method_signature
 from service.client.following import Following
 from service.client.retries import RETRIES, Patience, Retries
@@ -149,7 +149,7 @@ class Client:
                             patience.begin()
                             yield known
                         patience.seconds()
-            except (NoAnswer, Unavailable) as error:
+            except (NoAnswer, RateLimited, Unavailable) as error:
                 failure = error
             if not following.over:
                 sleep(patience.after_break(failure))

@@ -20,7 +20,7 @@ START = "index.html"
 HEADERS = {
     # Its scripts and styles are files of its own; pictures are also shown from the memory of the page.
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",

@@ -41,27 +41,31 @@ export function address(path, params = {}) {
   return url;
 }
 
-export async function ask(path, { params, method = "GET", body, signal } = {}) {
+export async function ask(path, { params, method = "GET", body, signal, keepalive } = {}) {
   const shown = access.key;
   const headers = shown ? { authorization: `Bearer ${shown}` } : {};
-  let response;
-  try {
-    response = await fetch(address(path, params), { method, body, headers, signal });
-  } catch (error) {
-    if (signal?.aborted || error.name === "AbortError") throw error;
-    throw new Problem({ detail: String(error.message) });
-  }
+  const response = await come(fetch(address(path, params), { method, body, headers, signal, keepalive }));
   if (response.ok) return response;
   const problem = await problemOf(response);
   // Meanwhile another call may have been given one.
   if (problem.status === 401 && (access.key !== shown || (await access.demand(shown !== "")))) {
-    return ask(path, { params, method, body, signal });
+    return ask(path, { params, method, body, signal, keepalive });
   }
   throw problem;
 }
 
-export const json = async (path, options) => (await ask(path, options)).json();
-export const blob = async (path, options) => (await ask(path, options)).blob();
+export const json = async (path, options) => come((await ask(path, options)).json());
+export const blob = async (path, options) => come((await ask(path, options)).blob());
+
+// What a connection brings; one that fails or breaks does so as a TypeError.
+async function come(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    if (error instanceof TypeError) throw new Problem({ detail: error.message });
+    throw error;
+  }
+}
 
 async function problemOf(response) {
   let told = {};
@@ -84,7 +88,7 @@ export async function* events(path, { signal } = {}) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await come(reader.read());
     if (done) return;
     text += value;
     const blocks = text.split("\n\n");

@@ -118,7 +118,11 @@ async function render({ travelled = false } = {}) {
   if (view === "models") {
     alone(true);
     await catalogue(byId("view"), { signal });
+    if (signal.aborted) return;
     arrive(travelled);
+    // It may have found others than there were.
+    list = await listed().catch(() => list);
+    if (!signal.aborted) drawFrame();
     return;
   }
   try {

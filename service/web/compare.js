@@ -2,7 +2,7 @@
 
 import { bars, recognition, verdict } from "./answers.js";
 import { fill, h, show } from "./dom.js";
-import { drawing, explanation } from "./explanations.js";
+import { anew, drawing, explanation } from "./explanations.js";
 import { percent, t } from "./i18n.js";
 import { choices, listed } from "./models.js";
 import { classify } from "./pictures.js";
@@ -14,12 +14,15 @@ const STYLES = {
   gradcam: { style: "heatmap", opacity: 0.7, size: 512 },
   lime: { style: "overlay", opacity: 0.7, size: 512, polarity: "both", top_superpixels: 8 },
 };
+const begun = anew();
 let method = "gradcam";
 
 export async function compare(root, context) {
-  const { picture, answer, signal } = context;
+  const { picture, answer } = context;
+  const signal = begun(context.signal);
   const title = h("h1", { id: "view-title", tabindex: "-1" }, t("compare_title"));
   const all = choices(await listed());
+  if (signal.aborted) return;
   // The same version, asked for by its number, would be no comparison.
   const others = all.filter(({ model, version, of }) => model !== answer.model || (of > 1 && version && Number(version) !== answer.version));
   if (!others.length) {
@@ -68,7 +71,7 @@ export async function compare(root, context) {
         [answer, beside]
           .flatMap(({ model, version }) => [
             curl("predict", { model, version }, { file: picture.name }),
-            curlAbout(picture, "explain", { model, version, method, ...STYLES[method] }, { save: `${model}.png` }),
+            curlAbout(picture, "explain", { model, version, method, ...STYLES[method] }, { save: `${[model, version].filter(Boolean).join("-")}.png` }),
           ])
           .join("\n"),
     }),
@@ -79,7 +82,7 @@ export async function compare(root, context) {
     if (signal.aborted) return;
     said.textContent = agreement(answer, other);
     const sides = [side(left, answer), side(right, other)];
-    for (const [index, each] of [answer, other].entries()) await explain(sides[index], each, context);
+    for (const [index, each] of [answer, other].entries()) await explain(sides[index], each, { picture, signal });
   } catch (error) {
     if (!signal.aborted) fill(right, telling(error, () => compare(root, context)));
   }
@@ -112,8 +115,7 @@ function side(root, answer) {
   return { root, image, words };
 }
 
-async function explain({ root, image, words }, answer, context) {
-  const { picture, signal } = context;
+async function explain({ root, image, words }, answer, { picture, signal }) {
   const label = answer.predictions[0].label;
   const busy = root.querySelector(".explanation");
   try {
@@ -127,7 +129,7 @@ async function explain({ root, image, words }, answer, context) {
     image.hidden = false;
     words.replaceChildren();
   } catch (error) {
-    if (!signal.aborted) fill(words, telling(error, () => explain({ root, image, words }, answer, context)));
+    if (!signal.aborted) fill(words, telling(error, () => explain({ root, image, words }, answer, { picture, signal })));
   }
   busy.setAttribute("aria-busy", "false");
 }

@@ -24,18 +24,45 @@ export async function explanation(picture, question, { signal, onProgress }) {
 
 async function followed(job, signal, onProgress) {
   let latest = job;
+  const underWay = () => latest.state === "queued" || latest.state === "running";
   try {
-    for await (const { data } of events(`explanations/${job.id}/events`, { signal })) {
-      latest = data;
-      if (latest.state === "queued" || latest.state === "running") onProgress(latest);
+    while (underWay()) {
+      try {
+        for await (const { data } of events(`explanations/${job.id}/events`, { signal })) {
+          latest = data;
+          if (underWay()) onProgress(latest);
+        }
+      } catch (error) {
+        if (error.code !== "unreachable") throw error;
+      }
+      // A stream may break before the end: another goes on with it.
+      if (underWay()) {
+        await pause(signal);
+        latest = await json(`explanations/${job.id}`, { signal });
+      }
     }
-    // A stream may break before the end.
-    return latest.finished ? latest : await json(`explanations/${job.id}`, { signal });
+    return latest;
   } catch (error) {
-    // Nobody waits for it any more.
-    if (signal.aborted) ask(`explanations/${job.id}`, { method: "DELETE" }).catch(() => {});
+    // Nobody waits for it any more, nor perhaps for the page.
+    if (signal.aborted) ask(`explanations/${job.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
     throw error;
   }
+}
+
+const pause = (signal) =>
+  new Promise((resolve) => {
+    setTimeout(resolve, 1000);
+    signal.addEventListener("abort", resolve, { once: true });
+  });
+
+// What begins anew ends what began before: the signal of the one that runs, given that of the page.
+export function anew() {
+  let last = new AbortController();
+  return (signal) => {
+    last.abort();
+    last = new AbortController();
+    return AbortSignal.any([signal, last.signal]);
+  };
 }
 
 export const preview = (job, style, signal) => blob(`explanations/${job.id}/preview`, { params: style, signal });

@@ -1,7 +1,7 @@
 // Inside: the network from picture to softmax, what each layer makes of the picture, and its filters.
 
 import { blob, json } from "./api.js";
-import { curlAbout, takeAlong } from "./share.js";
+import { curl, curlAbout, takeAlong } from "./share.js";
 import { fill, h, say, show } from "./dom.js";
 import { number, percent, significant, maybe, t } from "./i18n.js";
 import { go, place } from "./place.js";
@@ -44,15 +44,14 @@ export async function inside(root, context) {
 }
 
 // Without an id there is no walk: then the layers alone.
-function walked(picture, answer, signal) {
-  const name = `${picture.key}/${answer.model}/${answer.version}`;
+async function walked(picture, answer, signal) {
+  const { model, version } = answer;
+  const name = `${picture.key}/${model}/${version}`;
   if (!walks.has(name)) {
-    const { model, version } = answer;
-    const asked = picture.id
-      ? about(picture, "walk", json, { params: { model, version, top_k: 10 }, signal })
-      : json(`models/${encodeURIComponent(model)}/versions/${version}/layers`, { signal });
-    walks.set(name, asked);
-    asked.catch(() => walks.delete(name));
+    const walk = picture.id
+      ? await about(picture, "walk", json, { params: { model, version, top_k: 10 }, signal })
+      : await json(`models/${encodeURIComponent(model)}/versions/${version}/layers`, { signal });
+    walks.set(name, walk);
   }
   return walks.get(name);
 }
@@ -158,13 +157,16 @@ async function layerDetail(root, { picture, answer, signal, layer }) {
     ),
     frame,
   );
-  const command = () => {
-    const channel = place.channel ? { channel: place.channel, over: spatial || null } : {};
-    return curlAbout(picture, "activations", { ...params, ...channel }, { save: "maps.png" });
-  };
-  fill(frame, takeAlong({ picture, command }));
-
   const filtersAt = `models/${encodeURIComponent(model)}/filters`;
+  const command = () => {
+    const channel = (spatial || showsFilters) && place.channel !== "" ? { channel: place.channel } : {};
+    if (showsFilters) return curl(filtersAt, { version, layer: layer.name, ...channel }, { save: "filters.png" });
+    const given = { ...params, ...channel, ...(over && "channel" in channel && { over: true }) };
+    return curlAbout(picture, "activations", given, { save: "maps.png" });
+  };
+  const along = () => fill(frame, takeAlong({ picture, command }));
+  along();
+
   const get = (given, call) =>
     showsFilters
       ? call(filtersAt, { params: { version, layer: layer.name, ...given }, signal })
@@ -179,13 +181,13 @@ async function layerDetail(root, { picture, answer, signal, layer }) {
     }
     const [statistics, drawn] = await Promise.all([get({ format: "json" }, json), get({}, blob)]);
     if (signal.aborted) return;
-    await gridOf(grid, one, { picture, params, statistics, drawn, layer, spatial, showsFilters, get, signal, filtersAt });
+    await gridOf(grid, one, { picture, params, statistics, drawn, layer, spatial, showsFilters, get, signal, filtersAt, along });
   } catch (error) {
     if (!signal.aborted) fill(grid, telling(error, redo));
   }
 }
 
-async function gridOf(root, one, { picture, params, statistics, drawn, layer, spatial, showsFilters, get, signal, filtersAt }) {
+async function gridOf(root, one, { picture, params, statistics, drawn, layer, spatial, showsFilters, get, signal, filtersAt, along }) {
   const { grid, channels } = statistics;
   const count = channels.length;
   let filters = null;
@@ -241,7 +243,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
   );
 
   function choose(wanted) {
-    const channel = Math.min(count - 1, Math.max(0, Number.isNaN(wanted) ? 0 : wanted));
+    const channel = Math.min(count - 1, Math.max(0, Math.round(wanted) || 0));
     field.value = channel;
     go({ channel: String(channel) }, { quietly: true });
     mark(channel);
@@ -274,6 +276,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
   }
 
   async function large(channel) {
+    along();
     const facts = channels[channel];
     const map = h("img", { alt: "", hidden: true });
     const kernel = h("canvas", { class: "kernel", role: "img", hidden: true, "aria-label": t("filter_alt", { channel: number(channel), layer: layer.name }) });

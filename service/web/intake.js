@@ -46,9 +46,15 @@ export async function photograph() {
   }
   const dialog = byId("camera-dialog");
   const video = byId("camera");
+  const stop = () => stream.getTracks().forEach((track) => track.stop());
   video.srcObject = stream;
-  await video.play();
-  dialog.addEventListener("close", () => stream.getTracks().forEach((track) => track.stop()), { once: true });
+  try {
+    await video.play();
+  } catch {
+    stop();
+    return choose();
+  }
+  dialog.addEventListener("close", stop, { once: true });
   byId("camera-cancel").onclick = () => dialog.close();
   byId("camera-take").onclick = () => {
     const canvas = document.createElement("canvas");

@@ -6,6 +6,7 @@ import { fill, h } from "./dom.js";
 import { percent, t } from "./i18n.js";
 import { choose, photograph } from "./intake.js";
 import { visit } from "./pictures.js";
+import { telling } from "./problems.js";
 
 export const EXAMPLES = ["banana", "lemon", "avocado", "strawberry"];
 
@@ -18,7 +19,16 @@ const ways = (main) =>
   );
 
 function examples(take) {
-  return h(
+  const told = h("div", {});
+  const fetched = async (name) => {
+    fill(told);
+    try {
+      take([{ content: await blob(`web/examples/${name}.jpg`), name: `${name}.jpg` }]);
+    } catch (error) {
+      fill(told, telling(error));
+    }
+  };
+  const thumbs = h(
     "ul",
     { class: "thumbs" },
     EXAMPLES.map((name) =>
@@ -32,15 +42,14 @@ function examples(take) {
             class: "thumb",
             id: `example-${name}`,
             "aria-label": t("example_of", { name: t(`example_${name}`) }),
-            on: {
-              click: async () => take([{ content: await blob(`web/examples/${name}.jpg`), name: `${name}.jpg` }]),
-            },
+            on: { click: () => fetched(name) },
           },
           h("img", { src: new URL(`examples/${name}.jpg`, import.meta.url), alt: "", width: 72, height: 72 }),
         ),
       ),
     ),
   );
+  return [thumbs, told];
 }
 
 function visited(current, open) {

@@ -24,6 +24,7 @@ export async function fetched(id, name, options) {
   if (known) return known;
   const picture = add(content, name);
   picture.id = id;
+  remember();
   return picture;
 }
 

@@ -1,16 +1,20 @@
 // What can be taken along: the link, the call behind what is shown, the drawing.
 
 import { access, address } from "./api.js";
-import { h, say } from "./dom.js";
+import { fill, h, say } from "./dom.js";
 import { t } from "./i18n.js";
+import { telling } from "./problems.js";
+
+// Whether the call is looked at: it stays so, as what is shown changes.
+let looked = false;
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 // A call as a command line. `file`: the name of the picture that is sent along, where one is.
 export function curl(path, params, { file, save } = {}) {
   const parts = ["curl"];
-  if (access.key) parts.push('-H "Authorization: Bearer $SICHTBAR_KEY"');
-  if (file) parts.push(`-F ${quoted(`file=@${file}`)}`);
+  if (access.key) parts.push('-H "Authorization: Bearer $SICHTBAR_API_KEY"');
+  if (file) parts.push(`-F ${quoted(`file=@"${file.replace(/["\\]/g, "\\$&")}"`)}`);
   if (save) parts.push(`-o ${quoted(save)}`);
   return [...parts, quoted(address(path, params).href)].join(" ");
 }
@@ -38,6 +42,15 @@ const copier = (id, key, text) =>
   h("button", { type: "button", id, on: { click: (event) => copy(text(), event.currentTarget) } }, t(key));
 
 export function takeAlong({ picture, command, drawings = [] }) {
+  const told = h("div", {});
+  const download = async (get, save) => {
+    fill(told);
+    try {
+      keep(await get(), save);
+    } catch (error) {
+      fill(told, telling(error));
+    }
+  };
   return h(
     "section",
     { class: "along", "aria-label": t("along") },
@@ -47,14 +60,15 @@ export function takeAlong({ picture, command, drawings = [] }) {
       picture.id ? copier("copy-link", "copy_link", () => location.href) : h("p", { class: "note" }, t("no_link")),
       copier("copy-curl", "copy_curl", command),
       drawings.map(({ id, key, save, get }) =>
-        h("button", { type: "button", id, on: { click: async () => download(await get(), save) } }, t(key)),
+        h("button", { type: "button", id, on: { click: () => download(get, save) } }, t(key)),
       ),
     ),
-    h("details", { id: "call" }, h("summary", {}, t("call")), h("pre", { tabindex: "0" }, h("code", {}, command()))),
+    told,
+    h("details", { id: "call", open: looked, on: { toggle: (event) => (looked = event.target.open) } }, h("summary", {}, t("call")), h("pre", { tabindex: "0" }, h("code", {}, command()))),
   );
 }
 
-function download(content, name) {
+function keep(content, name) {
   const url = URL.createObjectURL(content);
   h("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);

@@ -2,7 +2,7 @@
 
 import { telling } from "./problems.js";
 import { fill, h, say, show } from "./dom.js";
-import { drawing, explanation, latest, preview } from "./explanations.js";
+import { anew, drawing, explanation, latest, preview } from "./explanations.js";
 import { number, percent, t } from "./i18n.js";
 import { card } from "./models.js";
 import { go, place } from "./place.js";
@@ -11,14 +11,17 @@ import { trust } from "./trust.js";
 
 const chosen = { polarity: "positive", style: "overlay", top: 5, opacity: 0.7, superpixels: "" };
 const SIZE = 768;
+const begun = anew();
 
-export async function why(root, { picture, answer, signal }) {
+export async function why(root, context) {
+  const { picture, answer } = context;
+  const signal = begun(context.signal);
   const label = place.label || answer.predictions[0].label;
   const base = { model: answer.model, version: answer.version, label };
   const lime = figure("lime");
   const cam = figure("gradcam");
   const trusted = h("section", { class: "card", id: "trust", "aria-labelledby": "trust-title", hidden: true });
-  const again = () => why(root, { picture, answer, signal });
+  const again = () => why(root, context);
   const controls = h("div", {}, controlsOf(0, redraw, again));
   const frame = h("div", {});
   fill(
@@ -43,9 +46,11 @@ export async function why(root, { picture, answer, signal }) {
 
   async function run(part, method) {
     part.wait();
+    let over = false;
     const previews = latest(async (job) => {
       try {
-        part.show(await preview(job, style(method), signal), t("preview_alt", { label }));
+        const drawn = await preview(job, style(method), signal);
+        if (!over) await part.show(drawn, t("preview_alt", { label }));
       } catch {
         // The next one, or the result, will do.
       }
@@ -58,6 +63,7 @@ export async function why(root, { picture, answer, signal }) {
           if (job.links.preview) previews(job);
         },
       });
+      over = true;
       if (signal.aborted) return;
       await draws[method]();
       part.done();

@@ -109,7 +109,11 @@ def test_of_several_pictures_the_first_is_shown_and_the_others_are_at_hand(open_
     answered(page, "Lemon")
     page.reload()
     answered(page, "Lemon")
-    expect(page.get_by_role("button", name=re.compile(r"^strawberry\.png"))).to_be_visible()
+    # Also a second time: what came back is remembered, too.
+    for _ in range(2):
+        expect(page.get_by_role("button", name=re.compile(r"^strawberry\.png"))).to_be_visible()
+        page.reload()
+    answered(page, "Lemon")
 
 
 def test_a_picture_of_nothing_that_it_knows_is_said_to_be_unknown(open_page: Open, served: str, tmp_path: Path) -> None:
@@ -264,7 +268,9 @@ def test_the_call_behind_a_view_can_be_copied_and_run(open_page: Open, served: s
     if shutil.which("curl") is None:
         pytest.skip("no curl")
     page = open_page(served, permissions=["clipboard-read", "clipboard-write"])
-    choose(page, LEMON)
+    awkward = tmp_path / 'a "lemon"; it\'s, one.png'
+    shutil.copy(LEMON, awkward)
+    choose(page, awkward)
     answered(page, "Lemon")
 
     def run() -> bytes:
@@ -273,12 +279,20 @@ def test_the_call_behind_a_view_can_be_copied_and_run(open_page: Open, served: s
         command = page.evaluate("() => navigator.clipboard.readText()")
         return subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True).stdout
 
-    shutil.copy(LEMON, tmp_path)
     assert b'"label":"Lemon"' in run()
     to_view(page, "Why")
     expect(page.get_by_role("button", name="Download regions")).to_be_visible()
     run()
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    to_view(page, "Inside")
+    page.get_by_role("button", name="conv_2").click()
+    page.get_by_label("Channel", exact=True).fill("2.4")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("img", name="Where channel 2 of conv_2 is strong")).to_be_visible()
+    run()
+    params = {"model": "fruit_cnn", "version": 1, "layer": "conv_2", "channel": 2, "over": True}
+    params["image_id"] = ID.search(page.url)[0].partition("=")[2]
+    assert (tmp_path / "maps.png").read_bytes() == httpx.get(f"{served}/activations", params=params).content
 
 
 def test_models_have_cards_and_reports(open_page: Open, served: str) -> None:

@@ -78,6 +78,57 @@ def test_a_service_that_is_gone_is_told_from_a_bad_picture(open_page: Open, serv
     answered(page, "Lemon")
 
 
+def test_a_stream_of_progress_that_ends_early_or_breaks_is_followed_again(open_page: Open, served: str) -> None:
+    page = open_page(f"{served}/?model=fruit_vgg16", expected=REFUSED)
+    choose(page, LEMON)
+    answered(page, "Lemon")
+    streams: list[str] = []
+
+    def cut(route: Route) -> None:
+        streams.append(route.request.url)
+        if len(streams) == 1:
+            route.fulfill(content_type="text/event-stream", body=": still there\n\n")
+        elif len(streams) == 2:
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    page.route("**/events", cut)
+    to_view(page, "Why")
+    expect(page.get_by_role("img", name="The picture with the regions")).to_be_visible()
+    expect(page.locator("#trust")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert len(streams) > 2
+
+
+def test_inside_that_is_drawn_again_meanwhile_is_drawn(open_page: Open, served: str) -> None:
+    page = open_page(served)
+    choose(page, LEMON)
+    answered(page, "Lemon")
+    held: list[Route] = []
+    page.route("**/walk*", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/walk*"):
+        to_view(page, "Inside")
+    page.get_by_role("button", name="Deutsch").click()
+    expect(page.locator("#detail-title")).to_have_text("conv_1")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_drawing_that_cannot_be_fetched_is_told(open_page: Open, served: str) -> None:
+    page = open_page(served, expected=REFUSED)
+    page.route("**/web/examples/lemon.jpg", lambda route: route.abort())
+    page.get_by_role("button", name="Example: a lemon").click()
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+    choose(page, LEMON)
+    answered(page, "Lemon")
+    to_view(page, "Why")
+    download = page.get_by_role("button", name="Download regions")
+    expect(download).to_be_visible()
+    page.route("**/result?*format=png*", lambda route: route.abort())
+    download.click()
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+
+
 def test_where_no_picture_is_kept_each_question_sends_it(
     open_page: Open, serve: Serve, shapes_models: Path, circle: Path
 ) -> None:
@@ -113,7 +164,7 @@ def test_a_key_is_asked_for_and_shown_with_every_call(
     dialog.get_by_label("Key").press("Enter")
     choose(page, circle)
     expect(page.locator(".bar")).to_have_count(3)
-    expect(page.locator("#call")).to_contain_text("Bearer $SICHTBAR_KEY")
+    expect(page.locator("#call")).to_contain_text("Bearer $SICHTBAR_API_KEY")
     page.reload()
     expect(page.locator(".bar")).to_have_count(3)
     to_view(page, "Why")

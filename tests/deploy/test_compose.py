@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 
 from service.settings import PREFIX, Settings, variable
 from tests.conftest import ROOT
+from tests.deploy.test_images import stage
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -83,6 +85,15 @@ def test_what_is_trained_is_published_where_the_service_looks() -> None:
     looked = {source for name in SERVING for source, place in volumes(name) if place == "/models"}
     published = {source for source, place in volumes("train") if place == "/train/models"}
     assert looked == published == {"models"}
+
+
+def test_whichever_image_fills_the_volume_of_models_brings_the_bundled_ones() -> None:
+    for name in (*SERVING, "train"):
+        build = SERVICES[name]["build"]
+        file = (ROOT / build["dockerfile"]).read_text(encoding="utf-8")
+        (place,) = (place for source, place in volumes(name) if source == "models")
+        instructions = stage(Path(build["dockerfile"]).name, build["target"]) if "target" in build else file
+        assert re.search(rf"^COPY .*\bmodels (/system)?{place}$", instructions, re.MULTILINE), name
 
 
 def test_no_two_services_have_one_port() -> None:

@@ -58,7 +58,7 @@ def test_an_image_sets_known_settings(file: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_what_an_image_copies_is_there_and_not_ignored(file: str) -> None:
     let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", FILES[file].replace("\\\n", " "), re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.*) \S+$", FILES[file].replace("\\\n", " "), re.MULTILINE)
     assert copied
     for source in " ".join(copied).split():
         assert (ROOT / source).exists(), source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ VARIANTS = ("base", "redis", "gpu")
 LABELS = {"app.kubernetes.io/name": "sichtbar"}
 
 
-def rendered(variant: str) -> list[dict[str, Any]]:
+def rendered(variant: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send."""
-    command = ["kubectl", "kustomize", str(FOLDER / variant)]
+    command = ["kubectl", "kustomize", str(folder / variant)]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     return list(yaml.safe_load_all(text))
+
+
+def is_service(found: dict[str, Any]) -> bool:
+    return found["kind"] == "Deployment" and found["metadata"]["name"] == "sichtbar"
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -70,6 +75,37 @@ def test_every_file_is_part_of_something() -> None:
 def test_the_image_is_this_release_s() -> None:
     (made,) = documents(FOLDER / "base" / "kustomization.yaml")
     assert made["images"] == [{"name": CONTAINER["image"], "newTag": __version__}]
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_image_that_is_named_in_the_variant_is_every_container_s(variant: str, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / variant / "kustomization.yaml"
+    (made,) = documents(path)
+    # As `kustomize edit set image` does.
+    others = [image for image in made.get("images", []) if image["name"] != CONTAINER["image"]]
+    made["images"] = [*others, {"name": CONTAINER["image"], "newName": "example.org/mine", "newTag": "2"}]
+    path.write_text(yaml.safe_dump(made))
+    (pod,) = (found["spec"]["template"]["spec"] for found in rendered(variant, tmp_path) if is_service(found))
+    assert {container["image"] for container in pod["initContainers"] + pod["containers"]} == {"example.org/mine:2"}
+
+
+def test_an_empty_volume_begins_with_the_bundled_models_and_stays_its_owner_s(tmp_path: Path) -> None:
+    (begin,) = POD["spec"]["initContainers"]
+    models, volume = tmp_path / "models", tmp_path / "volume"
+    for version in ("one/1", "other/2"):
+        (models / version).mkdir(parents=True)
+        (models / version / "manifest.json").write_text(version)
+    volume.mkdir(mode=0o750)
+    script = begin["command"][-1].replace("/models", str(models)).replace("/volume", str(volume))
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    files = {str(path.relative_to(volume)) for path in volume.rglob("*") if path.is_file()}
+    assert files == {"one/1/manifest.json", "other/2/manifest.json"}
+    assert volume.stat().st_mode & 0o777 == 0o750
+    shutil.rmtree(volume / "one")
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    assert [path.name for path in volume.iterdir()] == ["other"]
 
 
 def test_everything_means_the_same_pods() -> None:

@@ -56,6 +56,32 @@ def test_who_is_refused_for_the_moment_comes_back_when_told_to(connect: Connect,
     assert len({asked.body for asked in server.asked}) == 1
 
 
+def test_what_the_explainer_died_of_is_not_sent_again(connect: Connect) -> None:
+    died = OVERLOADED.replace(b"overloaded", b"explainer_died")
+    with (
+        Scripted(answer(503, died, content_type=PROBLEM, retry_after="0")) as server,
+        pytest.raises(Unavailable, match="explainer_died"),
+    ):
+        connect(server.url).explain_numbers(b"picture")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("timeout", "wait"), [(6, "3.000"), (600, "20.000")])
+def test_an_explanation_becomes_a_job_before_its_answer_is_late(connect: Connect, timeout: float, wait: str) -> None:
+    with Scripted(answer(400), answer(400)) as server:
+        client = connect(server.url, timeout=timeout)
+        for asked in ({"picture": b"picture"}, {"image_id": "0" * 64}):
+            with pytest.raises(RequestError):
+                client.explain_numbers(**asked)
+    assert all(f"wait={wait}" in asked.line for asked in server.asked)
+
+
+def test_a_view_of_a_file_s_bytes_is_one_picture(connect: Connect) -> None:
+    with Scripted(PREDICTED) as server:
+        connect(server.url).predict(memoryview(b"picture"))
+    assert [asked.body for asked in server.asked] == [b"picture"]
+
+
 @pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (503, Unavailable)])
 def test_who_is_refused_too_often_is_told(connect: Connect, status: int, kind: type[TryLater]) -> None:
     with Scripted(busy(status), busy(status)) as server, pytest.raises(kind, match="overloaded: too many") as told:
@@ -243,14 +269,15 @@ def event(number: int, state: str, done: int | None = None) -> bytes:
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_where_a_stream_breaks_it_goes_on_after_the_last_event(connect: Connect) -> None:
+@pytest.mark.parametrize("status", [429, 503])
+def test_where_a_stream_breaks_it_goes_on_after_the_last_event(connect: Connect, status: int) -> None:
     begun = event(1, "queued") + event(2, "running", 10)
     again = event(2, "running", 10) + b": still there\n\n" + event(3, "running", 20)
     with Scripted(
         # In pieces that end anywhere, also amid an event that then never comes.
         pieces(STREAM, begun[:30], begun[30:], event(3, "running", 20)[:50]),
         drop,
-        busy(),
+        busy(status),
         pieces(STREAM, again.replace(b"\n", b"\r\n"), event(4, "done", 100)),
     ) as server:
         seen = list(connect(server.url).follow("0" * 32))
