@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # Weight of the last; about the last ten count.
 LATEST = 0.1
+# What took longer than so many times the mean waited for something else, such as a paused process, and counts as that.
+SURPRISE = 10.0
 
 
 class Pace:
@@ -19,7 +21,10 @@ class Pace:
 
     def took(self, seconds: float) -> None:
         """One more was done, in so many seconds."""
-        self._seconds = seconds if self._seconds is None else (1 - LATEST) * self._seconds + LATEST * seconds
+        if not self._seconds:
+            self._seconds = seconds
+        else:
+            self._seconds = (1 - LATEST) * self._seconds + LATEST * min(seconds, SURPRISE * self._seconds)
 
     def of(self, number: int) -> float:
         """Seconds that so many, one after the other, will take: at least 1, where nothing shorter can be said."""

@@ -22,6 +22,13 @@ def test_one_outlier_does_not_decide() -> None:
     assert 2 < pace.of(1) < 20
 
 
+def test_a_process_that_was_paused_has_not_become_slow() -> None:
+    pace = Pace()
+    for seconds in [0.02] * 10 + [60.0]:
+        pace.took(seconds)
+    assert pace.seconds < 0.05
+
+
 def test_nothing_done_yet_is_no_pace() -> None:
     assert Pace().seconds == 0
 
