@@ -106,8 +106,11 @@ class Prometheus:
 
 
 @pytest.fixture
-def served(shapes_models: Path, serve: Callable[[FastAPI], httpx.Client]) -> tuple[FastAPI, httpx.Client]:
-    app = create_app(Settings(models=shapes_models, engine="openvino"))
+def served(
+    shapes_models: Path, serve: Callable[[FastAPI], httpx.Client], tmp_path: Path
+) -> tuple[FastAPI, httpx.Client]:
+    # What another test explained is not explained again.
+    app = create_app(Settings(models=shapes_models, engine="openvino", store=str(tmp_path / "images")))
     return app, serve(app)
 
 

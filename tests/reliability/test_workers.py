@@ -409,7 +409,8 @@ def has_ended(pid: int) -> bool:
 
 
 def test_nothing_outlives_a_supervisor_that_is_killed(serve_models: Callable[..., Models]) -> None:
-    models = serve_models(SICHTBAR_WORKERS="2")
+    # What another test explained would be kept, and no process started.
+    models = serve_models(SICHTBAR_WORKERS="2", SICHTBAR_STORE="none")
     workers = Workers(models)
     assert models.client.post("/explain", params=QUICK, files={"file": PICTURE}).status_code == 200
     processes = [workers.pid(0), workers.pid(1), *workers.explainers()]
