@@ -52,6 +52,11 @@ class Picture(NamedTuple):
     data: bytes
     name: str | None = None
 
+    @property
+    def image_id(self) -> str:
+        """sha256 of the bytes; computed anew each time."""
+        return hashlib.sha256(self.data).hexdigest()
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -247,7 +252,7 @@ class Classifier:
 
         def read() -> str:
             decode(picture.data, max_pixels=self.settings.max_pixels)
-            return hashlib.sha256(picture.data).hexdigest()
+            return picture.image_id
 
         with self._deadline(), self.metrics.refusals(), tracing.stage("decode"):
             image_id = await self._decoders.run(read)
@@ -331,7 +336,7 @@ class Classifier:
         target = version.manifest.input
         known: str | None = None
         if self.settings.cache_bytes:
-            known = await self.read(picture.data, lambda: _image_id(picture))
+            known = await self.read(picture.data, lambda: picture.image_id)
             outputs = self._answers.get(known, version.digest)
             self.metrics.cache.labels(*version.metric_labels, "miss" if outputs is None else "hit").inc()
             if outputs is not None:
@@ -340,7 +345,7 @@ class Classifier:
 
         def read() -> tuple[Pixels, str | None]:
             image = decode(picture.data, max_pixels=self.settings.max_pixels, target=target)
-            return fit(image, target), known or (_image_id(picture) if keep else None)
+            return fit(image, target), known or (picture.image_id if keep else None)
 
         try:
             with self.metrics.refusals(), tracing.stage("decode", version.metric_labels):
@@ -407,10 +412,6 @@ class Classifier:
 
 async def _given(pixels: Pixels) -> _Decoded:
     return _Decoded(pixels)
-
-
-def _image_id(picture: Picture) -> str:
-    return hashlib.sha256(picture.data).hexdigest()
 
 
 async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

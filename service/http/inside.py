@@ -110,7 +110,7 @@ async def maps_of_body(request: Request, query: Annotated[ActivationsBodyQuery, 
     _check(version, query)
     picture = await read_picture(request, service.settings.timeout)
     if query.version is None:
-        version = service.repository.divert(version, lambda: hashlib.sha256(picture.data).hexdigest())
+        version = service.repository.divert(version, lambda: picture.image_id)
         _check(version, query)
     return await until_gone(request, _maps(service, version, query, picture.data))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from typing import Annotated, Any
 
@@ -117,7 +116,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
     admit(request, version)
     pictures = await in_time(read_pictures(request, service.settings.max_images), service.settings.timeout)
     if query.version is None:
-        version = service.repository.divert(version, lambda: hashlib.sha256(pictures[0].data).hexdigest())
+        version = service.repository.divert(version, lambda: pictures[0].image_id)
     classified = await service.classify(pictures, version, query.top_k, keep=query.store)
     answer = PredictAnswer(
         model=version.manifest.name,
