@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from service import tracing
 from service.answers import Answers
-from service.decode import decode, fit, is_quick
+from service.deadline import Deadline
+from service.decode import decode, pixels_if_quick, pixels_of
 from service.engines import require_tensorflow
 from service.engines.base import Outputs
 from service.errors import DeadlineExceeded, ImageError, NoImage, Overloaded, TooManyImages, Unavailable
@@ -202,10 +203,11 @@ class Classifier:
         with self._request(version, len(pictures)) as spent:
             self._admit(version, sum(len(picture.data) for picture in pictures))
             alone = len(pictures) == 1
-            decoded = await _together([self._decode(picture, version, alone, keep) for picture in pictures])
-            return await _together(
-                [self._classify(*pair, version, top_k, spent, keep) for pair in zip(pictures, decoded, strict=True)]
-            )
+            async with self._deadline():
+                decoded = await _together([self._decode(picture, version, alone, keep) for picture in pictures])
+                return await _together(
+                    [self._classify(*pair, version, top_k, spent, keep) for pair in zip(pictures, decoded, strict=True)]
+                )
 
     async def infer(self, images: Sequence[Picture | Pixels], version: Version) -> Outputs:
         """What a model gives for pictures, or for pixels at its size; nothing is kept.
@@ -219,13 +221,14 @@ class Classifier:
         with self._request(version, len(images)) as spent:
             self._admit(version, sum(len(image.data) for image in images if isinstance(image, Picture)))
             alone = len(images) == 1
-            decoded = await _together(
-                [
-                    self._decode(image, version, alone, keep=False) if isinstance(image, Picture) else _given(image)
-                    for image in images
-                ]
-            )
-            answers = await _together([self._answer(one, version, spent) for one in decoded])
+            async with self._deadline():
+                decoded = await _together(
+                    [
+                        self._decode(image, version, alone, keep=False) if isinstance(image, Picture) else _given(image)
+                        for image in images
+                    ]
+                )
+                answers = await _together([self._answer(one, version, spent) for one in decoded])
         return Outputs(*(np.stack(rows) for rows in zip(*(outputs for outputs, _ in answers), strict=True)))
 
     async def read(self, body: bytes, function: Callable[[], T]) -> T:
@@ -238,7 +241,7 @@ class Classifier:
         """
         if len(body) <= QUICK_BODY:
             return function()
-        with self._deadline():
+        async with self._deadline():
             return await self._decoders.run(function)
 
     async def check(self, picture: Picture, *, keep: bool) -> str:
@@ -254,8 +257,9 @@ class Classifier:
             decode(picture.data, max_pixels=self.settings.max_pixels)
             return picture.image_id
 
-        with self._deadline(), self.metrics.refusals(), tracing.stage("decode"):
-            image_id = await self._decoders.run(read)
+        with self.metrics.refusals(), tracing.stage("decode"):
+            async with self._deadline():
+                image_id = await self._decoders.run(read)
         if keep:
             await self._keep(picture, image_id)
         return image_id
@@ -313,8 +317,7 @@ class Classifier:
         with self.metrics.model_request(*version.metric_labels), version.statistics.request() as spent:
             if images > self.settings.max_images:
                 raise TooManyImages(f"expected at most {self.settings.max_images} pictures, got {images}")
-            with self._deadline():
-                yield spent
+            yield spent
 
     def _admit(self, version: Version, size: int) -> None:
         # What was answered before need not wait: that is known once it has been read.
@@ -323,13 +326,11 @@ class Classifier:
         if size > QUICK_BODY:
             self._decoders.admit()
 
-    @contextmanager
-    def _deadline(self) -> Iterator[None]:
-        try:
-            with anyio.fail_after(self.settings.timeout):
-                yield
-        except TimeoutError:
-            raise DeadlineExceeded(f"no answer within {self.settings.timeout:g} s") from None
+    def _deadline(self) -> Deadline:
+        return Deadline(self.settings.timeout, self._late)
+
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"no answer within {self.settings.timeout:g} s")
 
     async def _decode(self, picture: Picture, version: Version, alone: bool, keep: bool) -> _Decoded | _Known:
         started = perf_counter()
@@ -343,13 +344,16 @@ class Classifier:
                 return _Known(outputs, known, perf_counter() - started)
             version.batcher.admit()
 
+        def identify() -> str | None:
+            return known or (picture.image_id if keep else None)
+
         def read() -> tuple[Pixels, str | None]:
-            image = decode(picture.data, max_pixels=self.settings.max_pixels, target=target)
-            return fit(image, target), known or (picture.image_id if keep else None)
+            return pixels_of(picture.data, target, max_pixels=self.settings.max_pixels), identify()
 
         try:
             with self.metrics.refusals(), tracing.stage("decode", version.metric_labels):
-                pixels, image_id = read() if alone and is_quick(picture.data) else await self._decoders.run(read)
+                quick = pixels_if_quick(picture.data, target, max_pixels=self.settings.max_pixels) if alone else None
+                pixels, image_id = await self._decoders.run(read) if quick is None else (quick, identify())
         except ImageError as error:
             raise error if not picture.name else type(error)(f"{picture.name}: {error}") from error.__cause__
         return _Decoded(pixels, image_id, perf_counter() - started)
@@ -404,8 +408,8 @@ class Classifier:
             if decoded.image_id is not None:
                 self._answers.put(decoded.image_id, version.digest, outputs)
         for stage, each in seconds.items():
-            self.metrics.stage_seconds.labels(*version.metric_labels, stage).observe(each)
-        self.metrics.predictions.labels(*version.metric_labels).inc()
+            self.metrics.stage_seconds_of(*version.metric_labels, stage).observe(each)
+        self.metrics.prediction_of(*version.metric_labels).inc()
         spent.append(seconds)
         return outputs, seconds
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from PIL import (
 )
 
 from service.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
+from service.jpeg import read_plain
 from service.manifest import Input
 
 # The only parsers that ever run on a stranger's bytes. A plugin registers itself when it is imported; for a format that
@@ -73,44 +76,29 @@ def decode(data: bytes, *, max_pixels: int, target: Input | None = None) -> Imag
         ImageTooLarge: the header promises more than `max_pixels`, or a JPEG `MAX_SCANS`; nothing was decoded.
         BrokenImage: the file is truncated or damaged.
     """
-    if not data:
-        raise EmptyImage("expected a picture, got 0 bytes")
-    if data.startswith(b"\xff\xd8") and (scans := data.count(JPEG_SCAN)) > MAX_SCANS:
-        raise ImageTooLarge(f"expected at most {MAX_SCANS} scans in a JPEG, got {scans}")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if _decoded_pixels(image) > max_pixels:
-                raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {image.width} x {image.height} or more")
-            if target is not None and target.oversampling is not None:
-                side = max(LEAST_SIDE, ceil(target.oversampling * max(target.width, target.height) / target.crop_share))
-                # JPEG alone can, and never below the size asked for.
-                image.draft(None, (side, side))
-            image.load()
-            return _upright(image, _rgb(image))
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise _unidentified(data) from None
-    except Image.DecompressionBombError:
-        raise ImageTooLarge(f"expected at most {max_pixels} pixels, got many more") from None
-    # Damaged files drive Pillow's parsers into every kind of exception; whichever it is, the file is to blame.
-    except Exception as cause:
-        raise BrokenImage("the picture is truncated or damaged") from cause
+    with _opened(data, max_pixels) as image:
+        return _decoded(image, target)
 
 
-def is_quick(data: bytes) -> bool:
-    """Whether `decode` takes less time than handing the work to another thread: a few bytes and, by the header, pixels.
+def pixels_of(data: bytes, target: Input, *, max_pixels: int) -> NDArray[np.uint8]:
+    """What a model sees of a picture file: uint8 [height, width, 3].
 
-    A file that cannot be opened counts as quick: it fails as fast.
+    Raises:
+        ImageError: see `decode`.
     """
-    if len(data) > QUICK_BYTES or data.count(JPEG_SCAN) > QUICK_SCANS or any(chunk in data for chunk in PNG_INFLATED):
-        return False
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _decoded_pixels(image) <= QUICK_PIXELS
-    # As in `decode`, which will say what is wrong.
-    except Exception:
-        return True
+    return fit(decode(data, max_pixels=max_pixels, target=target), target)
+
+
+def pixels_if_quick(data: bytes, target: Input, *, max_pixels: int) -> NDArray[np.uint8] | None:
+    """See `pixels_of`; None where that takes longer than handing the work to another thread: many bytes or pixels."""
+    quick = len(data) <= QUICK_BYTES and data.count(JPEG_SCAN) <= QUICK_SCANS
+    if not quick or any(chunk in data for chunk in PNG_INFLATED):
+        return None
+    if (plain := read_plain(data, min(QUICK_PIXELS, max_pixels))) is not None:
+        height, width, _ = plain.shape
+        return fit(Image.frombuffer("RGB", (width, height), plain, "raw", "RGB", 0, 1), target)
+    with _opened(data, max_pixels) as image:
+        return fit(_decoded(image, target), target) if _pixels(image) <= QUICK_PIXELS else None
 
 
 class Placement(NamedTuple):
@@ -161,7 +149,39 @@ def fit(image: Image.Image, target: Input) -> NDArray[np.uint8]:
     return np.asarray(canvas)
 
 
-def _decoded_pixels(image: Image.Image) -> int:
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture of which no more than the header was read, and what is told of it if it is none."""
+    if not data:
+        raise EmptyImage("expected a picture, got 0 bytes")
+    if data.startswith(b"\xff\xd8") and (scans := data.count(JPEG_SCAN)) > MAX_SCANS:
+        raise ImageTooLarge(f"expected at most {MAX_SCANS} scans in a JPEG, got {scans}")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if _pixels(image) > max_pixels:
+                raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {image.width} x {image.height} or more")
+            yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except Image.DecompressionBombError:
+        raise ImageTooLarge(f"expected at most {max_pixels} pixels, got many more") from None
+    # Damaged files drive Pillow's parsers into every kind of exception; whichever it is, the file is to blame.
+    except Exception as cause:
+        raise BrokenImage("the picture is truncated or damaged") from cause
+
+
+def _decoded(image: Image.Image, target: Input | None) -> Image.Image:
+    if target is not None and target.oversampling is not None:
+        side = max(LEAST_SIDE, ceil(target.oversampling * max(target.width, target.height) / target.crop_share))
+        # JPEG alone can, and never below the size asked for.
+        image.draft(None, (side, side))
+    image.load()
+    return _upright(image, _rgb(image))
+
+
+def _pixels(image: Image.Image) -> int:
     """How many pixels decoding will hold, by the header alone."""
     tags = getattr(image, "tag_v2", {})
     # A tiled TIFF is decoded by whole tiles, however small the picture is.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
 
 import structlog
+from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 SHARED: list[Processor] = [
@@ -26,10 +28,10 @@ def configure_logging(level: str, **bound: object) -> None:
     def bind(logger: object, method: str, event: EventDict) -> EventDict:
         return {**event, **bound}
 
-    shared: list[Processor] = [*SHARED, bind]
+    shared: list[Processor] = [*SHARED, bind] if bound else SHARED
     number = logging.getLevelName(level.upper())
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
+        processors=[*shared, _as_json],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
         cache_logger_on_first_use=True,
@@ -40,7 +42,7 @@ def configure_logging(level: str, **bound: object) -> None:
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
+                _as_json,
             ],
         )
     )
@@ -49,6 +51,15 @@ def configure_logging(level: str, **bound: object) -> None:
     # They are about strangers' pictures, which get an answer of their own.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _as_json(logger: object, method: str, event: EventDict) -> str:
+    # Every request has a line: Python's own encoder takes five times as long.
+    try:
+        return to_json(event, fallback=repr, inf_nan_mode="strings").decode()
+    # Names of files may be no text.
+    except ValueError:
+        return json.dumps(event, default=repr)
 
 
 def _is_no_startup_traceback(record: logging.LogRecord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 
@@ -284,6 +284,13 @@ class Metrics:
         )
         self.build = Info("sichtbar_build", "What runs.", registry=self._shown)
         self.build.info({"version": __version__})
+        # By labels, for what every request counts: prometheus-client's own way there takes a lock and checks each time.
+        self.request_of = cache(self.requests.labels)
+        self.request_seconds_of = cache(self.request_seconds.labels)
+        self.model_request_of = cache(self.model_requests.labels)
+        self.model_request_seconds_of = cache(self.model_request_seconds.labels)
+        self.stage_seconds_of = cache(self.stage_seconds.labels)
+        self.prediction_of = cache(self.predictions.labels)
         for reason in LABELS["sichtbar_images_refused.reason"]:
             # A counter that starts at nothing hides its first increase.
             self.images_refused.labels(reason)
@@ -295,7 +302,7 @@ class Metrics:
         try:
             yield
             outcome = "answered"
-            self.model_request_seconds.labels(model, version).observe(perf_counter() - started)
+            self.model_request_seconds_of(model, version).observe(perf_counter() - started)
         except ClientError:
             outcome = "refused"
             raise
@@ -306,7 +313,7 @@ class Metrics:
             outcome = "failed"
             raise
         finally:
-            self.model_requests.labels(model, version, outcome).inc()
+            self.model_request_of(model, version, outcome).inc()
 
     @contextmanager
     def refusals(self) -> Iterator[None]:

@@ -299,8 +299,12 @@ class Repository:
             await released.wait()
         await batcher.close(self._settings.drain_seconds)
         if self.engine == "tensorflow":
-            # Its objects hold each other, so that counting references frees none.
+            # Its objects hold each other, so that counting references frees none; and those of the start are frozen.
+            frozen = gc.get_freeze_count()
+            gc.unfreeze()
             gc.collect()
+            if frozen:
+                gc.freeze()
         model, number = manifest.name, manifest.version
         self._closing[model, number] -= 1
         if not self.closing(model, number):

@@ -408,7 +408,7 @@ def _open(
     shared: Path | None,
 ) -> Engine:
     """Load, warm up and probe a version that was verified."""
-    engine = open_engine(name, folder, threads=settings.threads, shared=shared)
+    engine = open_engine(name, folder, threads=settings.threads, few=True, shared=shared)
     warm_up(engine, manifest, settings.max_batch)
     probe(engine, manifest)
     return engine

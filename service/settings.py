@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     threads: int = Field(
         default=0,
         ge=0,
-        description="Threads of one inference; 0 lets the engine choose, or shares the cores among workers.",
+        description="Threads of one inference; 0: one for a small network, else as the engine chooses; workers share "
+        "the cores.",
     )
     decode_threads: PositiveInt = Field(default=2, description="Threads that decode pictures.")
     max_body_bytes: PositiveInt = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")

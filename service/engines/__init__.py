@@ -47,12 +47,14 @@ def open_engine(
     *,
     threads: int,
     exact: bool = True,
+    few: bool = False,
     shared: Path | None = None,
 ) -> Engine:
     """Load the `serving_default` signature of the SavedModel in `folder`.
 
     Unless `exact`, a CPU may compute in bfloat16, where it has that: in half the time, with three digits. Processes
-    that name the same place as `shared` have the weights in memory once, where the engine can do that.
+    that name the same place as `shared` have the weights in memory once, where the engine can do that. Where it will be
+    asked for `few` pictures at once, a small network takes one thread, unless `threads` says how many.
 
     Each engine's module is imported only when it is used: TensorFlow alone takes seconds and hundreds of megabytes.
     """
@@ -62,7 +64,7 @@ def open_engine(
         return TensorFlowEngine(folder, threads=threads, compiles=sees_gpu())
     from service.engines.openvino import OpenVINOEngine
 
-    return OpenVINOEngine(folder, threads=threads, exact=exact, shared=shared)
+    return OpenVINOEngine(folder, threads=threads, exact=exact, few=few, shared=shared)
 
 
 def _driver_shows_gpu() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ import structlog  # noqa: E402
 from service.engines.base import Outputs  # noqa: E402
 
 FILE = "model.xml"
+# Of one picture: done before a second thread would have woken, on a core that has requests to read.
+LIGHT_MULTIPLICATIONS = 20_000_000
 
 log = structlog.get_logger()
 
@@ -34,7 +37,12 @@ class OpenVINOEngine:
     # What it makes for a batch of a new size takes it 3 ms.
     compiles = False
 
-    def __init__(self, folder: Path, *, threads: int, exact: bool = True, shared: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, threads: int, exact: bool = True, few: bool = False, shared: Path | None = None
+    ) -> None:
+        model = _read(folder) if shared is None else _map(folder, shared)
+        if not threads and few and multiplications(model) <= LIGHT_MULTIPLICATIONS:
+            threads = 1
         options: dict[str, str] = {
             "PERFORMANCE_HINT": "LATENCY",
             # Newer processors would choose bfloat16 by themselves, and answers would depend on the machine.
@@ -43,13 +51,32 @@ class OpenVINOEngine:
         if threads:
             # Pinned, those of several processes would meet on the same cores.
             options |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
-        model = _read(folder) if shared is None else _map(folder, shared)
         self._request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
+
+    @property
+    def threads(self) -> int:
+        """Those that one inference takes."""
+        return int(self._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS"))
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         """See `Engine.predict`."""
         results = self._request.infer({"images": images}, share_inputs=True)
         return Outputs(*(results[name] for name in Outputs._fields))
+
+
+def multiplications(model: ov.Model) -> float:
+    """What one picture takes, in its convolutions and dense layers; infinitely many where the graph does not tell."""
+    total = 0.0
+    for operation in model.get_ops():
+        kind = operation.get_type_name()
+        if kind in ("Convolution", "GroupConvolution", "MatMul"):
+            weights, places = operation.get_input_partial_shape(1), operation.get_output_partial_shape(0)
+            # Of the output, where all weights are used anew: rows and columns, or what is before the last.
+            repeated = list(places)[1:-1] if kind == "MatMul" else list(places)[2:]
+            if weights.is_dynamic or any(size.is_dynamic for size in repeated):
+                return math.inf
+            total += math.prod(size.get_length() for size in (*weights, *repeated))
+    return total
 
 
 def _read(folder: Path) -> ov.Model:

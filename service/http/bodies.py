@@ -7,13 +7,14 @@ import binascii
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-import anyio
 from fastapi import Request
 from pydantic import ValidationError
 
 from service import errors
 from service.classifier import Picture
+from service.deadline import Deadline
 from service.errors import BodyTooSlow, InvalidRequest, NoImage, UnsupportedMediaType, first_problem
+from service.http.headers import header
 from service.http.multipart import read_form
 from service.http.schemas import PredictBody
 
@@ -74,11 +75,8 @@ async def in_time(body: Awaitable[T], seconds: float) -> T:
     Raises:
         BodyTooSlow: it did not arrive in time.
     """
-    try:
-        with anyio.fail_after(seconds):
-            return await body
-    except TimeoutError:
-        raise BodyTooSlow(f"expected the whole body within {seconds:g} s") from None
+    async with Deadline(seconds, lambda: BodyTooSlow(f"expected the whole body within {seconds:g} s")):
+        return await body
 
 
 async def read_picture(request: Request, seconds: float) -> Picture:
@@ -102,7 +100,7 @@ async def read_pictures(request: Request, max_images: int) -> list[Picture]:
         TooManyImages: a form of more than `max_images` files.
         BodyTooLarge, Overloaded: from the stream's limits.
     """
-    content_type = request.headers.get("content-type", "")
+    content_type = header(request.scope, b"content-type") or ""
     kind = content_type.split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return _from_form(content_type, await request.body(), max_images)

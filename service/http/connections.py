@@ -67,16 +67,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self._bytes += len(data)
             if self._bytes > MAX_HEAD_BYTES:
                 self._refuse(TOO_LARGE)
-        if self._unwanted and self._awaited is None:
-            # What comes after its answer has as much time as a head.
+        # What comes after its answer has as much time as a head; most heads come whole.
+        if (self._begun or self._unwanted) and self._awaited is None:
             self._await_head()
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
         self._begun = True
-        if self._awaited is None:
-            self._await_head()
 
     def on_headers_complete(self) -> None:
         """The rest is the body, which has bounds of its own."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InvalidRequest, UnsupportedMediaType
+from service.http.headers import header
 
 PIECE = 65_536
 # zlib's names for the two formats; HTTP's `deflate` is zlib's own (RFC 9110, 8.4.1.2).
@@ -24,7 +24,7 @@ class Inflate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI. Whoever reads a body gets `InvalidRequest` where it is damaged."""
         if scope["type"] == "http":
-            encoding = Headers(scope=scope).get("content-encoding", "").strip().lower()
+            encoding = (header(scope, b"content-encoding") or "").strip().lower()
             if encoding not in ("", "identity"):
                 receive = _Inflated(encoding, receive)
         await self._app(scope, receive, send)

@@ -10,12 +10,13 @@ from uuid import uuid4
 
 import anyio
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge, DeadlineExceeded, Draining, InvalidRequest, Overloaded
 from service.http.errors import answer, bug, failure
+from service.http.headers import header
 from service.metrics import Metrics
 from service.tracing import Trace, Tracing
 
@@ -24,6 +25,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
 # What a browser must not make of an answer: another type, a frame of another page, a hint where its reader came from.
 SAFE = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
+SAFE_BYTES = [(name.encode(), value.encode()) for name, value in SAFE.items()]
 SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 MOST_SECONDS = 3600
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
@@ -44,23 +46,22 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope)
-        named = given.get("x-request-id", "")
-        request_id = named if REQUEST_ID.fullmatch(named) else uuid4().hex
+        named = header(scope, b"x-request-id")
+        request_id = named if named and REQUEST_ID.fullmatch(named) else uuid4().hex
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        trace = self._tracing.request(_method(scope, "HTTP"), path, scope.get("scheme", "http"), given)
+        trace = self._tracing.request(_method(scope, "HTTP"), path, scope.get("scheme", "http"), Headers(scope=scope))
         status: int | None = None
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                headers = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if trace is not None:
-                    headers["traceresponse"] = trace.response
-                for name, value in SAFE.items():
-                    headers.setdefault(name, value)
+                    headers.append((b"traceresponse", trace.response.encode()))
+                given = {name for name, _ in headers}
+                headers += [each for each in SAFE_BYTES if each[0] not in given]
+                message = {**message, "headers": headers}
             await send(message)
 
         started = perf_counter()
@@ -87,8 +88,8 @@ class RequestContext:
 
     def _record(self, scope: Scope, status: int, seconds: float, trace: Trace | None) -> None:
         route = getattr(scope.get("route"), "path", None)
-        self._metrics.requests.labels(_method(scope, "other"), route or "unmatched", str(status)).inc()
-        self._metrics.request_seconds.labels(route or "unmatched").observe(seconds)
+        self._metrics.request_of(_method(scope, "other"), route or "unmatched", str(status)).inc()
+        self._metrics.request_seconds_of(route or "unmatched").observe(seconds)
         if trace is not None:
             trace.end(_method(scope, "HTTP"), route, status)
         log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 6))
@@ -108,7 +109,7 @@ class Deadline:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI. An answer that has begun goes on."""
-        given = Headers(scope=scope).get("x-request-timeout") if scope["type"] == "http" else None
+        given = header(scope, b"x-request-timeout") if scope["type"] == "http" else None
         if given is None:
             await self._app(scope, receive, send)
             return
@@ -144,7 +145,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
+        announced = header(scope, b"content-length") or "0"
         received = 0
 
         async def receive_counted() -> Message:

@@ -44,7 +44,10 @@ async def refuse_repeated(request: Request) -> None:
     Raises:
         InvalidRequest: one is.
     """
-    given = Counter(name for name, _ in request.query_params.multi_items())
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(names) == len(set(names)):
+        return
+    given = Counter(names)
     if repeated := [f"{name} {times} times" for name, times in given.items() if times > 1]:
         raise errors.InvalidRequest(f"expected each parameter once, got {', '.join(repeated)}")
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from starlette.middleware import Middleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from service.classifier import Classifier
 from service.errors import UnknownVersion
+from service.http.headers import header
 from service.manifest import VERSION_NAME
 from service.repository import Version
+
+Answer = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class _Plain:
+    """A function from a request to its answer, as an ASGI app. What it raises is answered where all of it is."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 class PlainRoute(Route):
@@ -17,6 +36,11 @@ class PlainRoute(Route):
 
     FastAPI's own handling of a request costs as much of the event loop's time as reading, classifying and answering.
     """
+
+    def __init__(
+        self, path: str, answer: Answer, *, methods: Sequence[str], middleware: Sequence[Middleware] | None = None
+    ) -> None:
+        super().__init__(path, _Plain(answer), methods=methods, middleware=middleware)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As FastAPI's routes do, name the route to whoever counts requests."""
@@ -36,7 +60,7 @@ def admit(request: Request, version: Version) -> None:
     Raises:
         Overloaded, Draining: see `Classifier.admit`.
     """
-    announced = request.headers.get("content-length", "0")
+    announced = header(request.scope, b"content-length") or "0"
     service_of(request).admit(version, int(announced) if announced.isdecimal() else 0)
 
 

@@ -3,13 +3,15 @@ from __future__ import annotations
 import random
 import struct
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from service import decode as module
-from service.decode import FORMATS, decode, fit
+from service.decode import FORMATS, decode, fit, pixels_if_quick, pixels_of
 from service.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
 from service.manifest import Input
 from tests.conftest import ROOT, draw, encode
@@ -17,6 +19,7 @@ from tests.conftest import ROOT, draw, encode
 MAX = 1_000_000
 MAX_PHOTOGRAPH = 12_000_000
 RED, BLUE = (250, 5, 5), (5, 5, 250)
+SQUARE = Input(height=20, width=20, resize="crop")
 
 
 def pixel(data: bytes, x: int = 0, y: int = 0) -> tuple[int, ...]:
@@ -172,7 +175,7 @@ def test_a_small_picture_in_a_large_tile_counts_as_large() -> None:
     assert pixel(tiled_tiff(16)) == (128, 128, 128)
     with pytest.raises(ImageTooLarge, match=f"at most {MAX} pixels, got 10 x 10 or more"):
         decode(tiled_tiff(32768), max_pixels=MAX)
-    assert not module.is_quick(tiled_tiff(32768))
+    assert pixels_if_quick(tiled_tiff(300), SQUARE, max_pixels=MAX) is None
 
 
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
@@ -202,19 +205,75 @@ def test_mutated_files_raise_nothing_but_image_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "quick"),
+    "data",
     [
-        pytest.param(encode(draw("circle", 1, (256, 256))), True, id="small"),
-        pytest.param(encode(draw("circle", 1, (257, 256))), False, id="few-bytes-of-many-pixels"),
-        pytest.param(b"\xff\xd8\xff" + b"x" * module.QUICK_BYTES, False, id="many-bytes"),
-        pytest.param(encode(draw("circle", 1)) + b"zTXt", False, id="png-with-compressed-text"),
-        pytest.param(b"\xff\xd8\xff" + b"\xff\xda" * 17, False, id="jpeg-of-many-scans"),
-        pytest.param(b"no picture", True, id="no-picture"),
-        pytest.param(b"", True, id="empty"),
+        pytest.param(encode(draw("circle", 1, (257, 256))), id="few-bytes-of-many-pixels"),
+        pytest.param(encode(draw("circle", 1, (257, 256)), "JPEG"), id="few-bytes-of-many-pixels-as-jpeg"),
+        pytest.param(b"\xff\xd8\xff" + b"x" * module.QUICK_BYTES, id="many-bytes"),
+        pytest.param(encode(draw("circle", 1)) + b"zTXt", id="png-with-compressed-text"),
+        pytest.param(b"\xff\xd8\xff" + b"\xff\xda" * 17, id="jpeg-of-many-scans"),
     ],
 )
-def test_only_small_pictures_are_quick(data: bytes, quick: bool) -> None:
-    assert module.is_quick(data) is quick
+def test_what_takes_long_is_not_read_at_once(data: bytes) -> None:
+    assert pixels_if_quick(data, SQUARE, max_pixels=MAX) is None
+
+
+TURNED = Image.Exif()
+TURNED[module.ORIENTATION_TAG] = 6
+XMP = b'<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        *(pytest.param("RGB", "JPEG", {"subsampling": rule}, id=f"subsampling-{rule}") for rule in range(3)),
+        pytest.param("RGB", "JPEG", {"progressive": True}, id="progressive"),
+        pytest.param("RGB", "JPEG", {"quality": 1}, id="coarse"),
+        pytest.param("RGB", "JPEG", {"keep_rgb": True}, id="stored-as-rgb"),
+        pytest.param("RGB", "JPEG", {"exif": TURNED}, id="turned-by-exif"),
+        pytest.param("RGB", "JPEG", {"xmp": XMP}, id="turned-by-xmp"),
+        pytest.param("L", "JPEG", {}, id="grey"),
+        pytest.param("CMYK", "JPEG", {}, id="cmyk"),
+        *(pytest.param("RGB", kind, {}, id=kind) for kind in FORMATS),
+    ],
+)
+def test_what_is_read_at_once_is_what_would_be_read_in_time(mode: str, kind: str, options: dict[str, Any]) -> None:
+    # Odd sizes end amid a block.
+    data = encode(draw("circle", 1, (61, 47)).convert(mode), kind, **options)
+    pixels = pixels_if_quick(data, SQUARE, max_pixels=MAX)
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels, pixels_of(data, SQUARE, max_pixels=MAX))
+
+
+def test_of_a_damaged_jpeg_the_same_is_said_or_read_at_once_and_in_time() -> None:
+    def outcome(read: Callable[..., object], data: bytes) -> object:
+        try:
+            return read(data, SQUARE, max_pixels=MAX)
+        except ImageError as error:
+            return type(error), str(error)
+
+    chance = random.Random(3)
+    originals = [
+        encode(draw("circle", 1, (64, 64)), "JPEG", quality=quality, progressive=progressive)
+        for quality in (30, 90)
+        for progressive in (False, True)
+    ]
+    read = 0
+    for _ in range(1000):
+        data = bytearray(chance.choice(originals))
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        at_once, in_time = (outcome(each, bytes(data)) for each in (pixels_if_quick, pixels_of))
+        if at_once is not None:
+            np.testing.assert_equal(at_once, in_time)
+            read += isinstance(in_time, np.ndarray)
+    assert 100 < read < 900
+
+
+def test_a_picture_that_is_read_at_once_may_be_too_large_too() -> None:
+    for kind in ("PNG", "JPEG"):
+        with pytest.raises(ImageTooLarge, match="at most 47 pixels, got 8 x 6"):
+            pixels_if_quick(encode(plain("RGB", RED), kind), SQUARE, max_pixels=47)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -13,8 +15,10 @@ import tensorflow as tf
 
 from service.engines import choose_engine, open_engine
 from service.engines.base import probe, warm_up
+from service.engines.openvino import OpenVINOEngine, multiplications
 from service.engines.tensorflow import TensorFlowEngine
 from service.manifest import InvalidVersion, read_manifest
+from tests.conftest import ROOT
 
 ENGINES = ("openvino", "tensorflow")
 
@@ -39,6 +43,25 @@ def test_both_engines_give_the_same_answers_within_1e_5(folder: Path) -> None:
     openvino, tensorflow = (open_engine(name, folder, threads=0).predict(images) for name in ENGINES)
     assert np.abs(openvino.probabilities - tensorflow.probabilities).max() < 1e-5
     assert np.abs(openvino.logits - tensorflow.logits).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param({"threads": 0, "few": True}, 1, id="few-pictures"),
+        pytest.param({"threads": 0}, len(os.sched_getaffinity(0)), id="many-pictures"),
+        pytest.param({"threads": 2, "few": True}, 2, id="as-is-said"),
+    ],
+)
+def test_a_small_network_takes_one_thread_for_few_pictures(options: dict[str, Any], expected: int) -> None:
+    engine = OpenVINOEngine(ROOT / "models" / "fruit_cnn" / "1", **options)
+    assert engine.threads == expected
+
+
+def test_a_networks_multiplications_are_counted() -> None:
+    model = ov.Core().read_model(ROOT / "models" / "fruit_cnn" / "1")
+    convolutions = 20 * 20 * 3 * 3 * (3 * 32 + 32 * 16)
+    assert multiplications(model) == convolutions + 1600 * 512 + 512 * 16
 
 
 def test_weights_that_are_shared_are_one_file_and_give_the_same_answers(folder: Path, tmp_path: Path) -> None:
