@@ -82,12 +82,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._arriving = True
         door: Door | None = self.app_state.get("door")
         # What has no body costs little, and tells whoever watches how it goes.
-        if door is None or self.parser.get_method() != b"POST":
-            super().on_headers_complete()
+        costs = door is not None and self.parser.get_method() == b"POST"
         # An answer must not overtake that to an earlier request.
-        elif self._answers_another() or door.takes_one():
+        if door is None or not costs or door.takes(self.loop) or self._answers_another():
             super().on_headers_complete()
-            door.begins(self.loop)
         else:
             self._turn_away(door)
         if self._stopping and self._answers_another():

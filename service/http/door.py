@@ -7,19 +7,17 @@ that thread from answering.
 from __future__ import annotations
 
 import asyncio
-import math
 from http import HTTPStatus
 from typing import NamedTuple
 
 import structlog
 
-from service.crowd import Crowd
 from service.errors import Overloaded
 from service.http.errors import failure, speaks_protocol
 from service.http.limits import SAFE
 from service.metrics import Metrics
 
-# Requests that are begun in one turn of the event loop; and in each, where more come than it can begin.
+# Requests that are begun in one turn of the event loop; and in the next, where more came.
 MOST, CROWDED = 256, 6
 TELL_SECONDS = 1.0
 # Which it was is not looked at.
@@ -38,26 +36,32 @@ class Refusal(NamedTuple):
 
 
 class Door:
-    """Counts the requests that one event loop has taken and not begun, and refuses those that are too many."""
+    """Counts the requests that come in one turn of the event loop, and refuses those that are too many.
+
+    The fewer a turn begins, the sooner the next one reads. So after one too many it takes few; and as long as no more
+    come in a turn than could be begun in one, twice as many in the next: clients that come again at once would else be
+    refused for ever.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
-        self._crowd = Crowd(MOST, CROWDED, math.inf)
         self._errors = metrics.errors.labels(Overloaded.code)
         self._counts = {
             refusal.status: metrics.requests.labels("POST", ROUTE, str(refusal.status))
             for refusal in (NATIVE, OF_PROTOCOLS)
         }
-        self._unbegun = 0
+        self._may_begin = MOST
+        self._came = self._taken = 0
         self._refused = 0
 
-    def takes_one(self) -> bool:
-        """Whether one more may come in."""
-        return self._crowd.takes(self._unbegun)
-
-    def begins(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One has come in; its task is the last that was scheduled."""
-        self._unbegun += 1
-        loop.call_soon(self._has_begun)
+    def takes(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the request that has come may come in."""
+        if not self._came:
+            # What is read in one turn is read before anything that it scheduled.
+            loop.call_soon(self._turn)
+        self._came += 1
+        taken = self._taken < self._may_begin
+        self._taken += taken
+        return taken
 
     def refuse(self, loop: asyncio.AbstractEventLoop, path: str) -> Refusal:
         """What one that may not come in is answered."""
@@ -70,8 +74,9 @@ class Door:
         self._refused += 1
         return refusal
 
-    def _has_begun(self) -> None:
-        self._unbegun -= 1
+    def _turn(self) -> None:
+        self._may_begin = min(MOST, 2 * self._may_begin if self._came <= MOST else CROWDED)
+        self._came = self._taken = 0
 
     def _tell(self) -> None:
         log.warning("turned_away", requests=self._refused, seconds=TELL_SECONDS)

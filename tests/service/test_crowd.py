@@ -56,6 +56,19 @@ def test_nobody_is_taken_who_would_wait_too_long(clock: Clock) -> None:
     assert not crowd.takes(4)
 
 
+def test_after_a_while_it_sees_whether_all_who_are_refused_could_wait(clock: Clock) -> None:
+    crowd = Crowd(10, 2, 60, longest=1.0)
+    assert not crowd.takes(10)
+    for clock.now in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        assert not crowd.takes(2)
+    clock.now = 1.0
+    assert crowd.takes(9)
+    assert not crowd.takes(10)
+    assert not crowd.takes(2)
+    clock.now = 1.9
+    assert crowd.takes(9)
+
+
 def test_few_are_never_more_than_most(clock: Clock) -> None:
     crowd = Crowd(1, 8, 60)
     assert not crowd.takes(1)

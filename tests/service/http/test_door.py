@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.http import connections, door
+from service.metrics import Metrics
 from service.settings import Settings
 from tests.conftest import draw, encode
 from tests.service.http.explaining import metric, until
@@ -110,6 +112,21 @@ def test_an_answer_never_overtakes_that_to_an_earlier_request(raw: socket.socket
     assert first.startswith(b"200 ")
     # The first had not been answered when the second came: that one came in.
     assert second.startswith(b"415 ")
+
+
+@pytest.mark.anyio
+async def test_after_too_many_in_a_turn_few_are_taken_then_twice_as_many_in_each() -> None:
+    loop, at_the_door = asyncio.get_running_loop(), door.Door(Metrics())
+
+    async def taken(came: int) -> int:
+        number = sum([at_the_door.takes(loop) for _ in range(came)])
+        await asyncio.sleep(0)
+        return number
+
+    assert await taken(door.MOST) == door.MOST
+    assert await taken(door.MOST + 1) == door.MOST
+    assert await taken(door.MOST + 1) == door.CROWDED
+    assert [await taken(200) for _ in range(7)] == [6, 12, 24, 48, 96, 192, 200]
 
 
 def test_they_come_in_again_once_fewer_do(
