@@ -21,7 +21,7 @@ import anyio
 import structlog
 
 from service.engines import choose_engine, open_engine
-from service.engines.base import Engine, probe, warm_up
+from service.engines.base import PROBE_TOLERANCE, ROUNDED_TOLERANCE, Engine, probe, warm_up
 from service.errors import StartupFailed
 from service.labels import LABELS, InvalidLabels, Labels, read_labels, write_labels
 from service.manifest import IncompleteVersion, InvalidVersion, Manifest, read_manifest, verify_files
@@ -408,9 +408,10 @@ def _open(
     shared: Path | None,
 ) -> Engine:
     """Load, warm up and probe a version that was verified."""
-    engine = open_engine(name, folder, threads=settings.threads, few=True, shared=shared)
+    exact = settings.precision == "float32"
+    engine = open_engine(name, folder, threads=settings.threads, exact=exact, few=True, shared=shared)
     warm_up(engine, manifest, settings.max_batch)
-    probe(engine, manifest)
+    probe(engine, manifest, PROBE_TOLERANCE if exact else ROUNDED_TOLERANCE)
     return engine
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino as ov
 import pytest
 
 from service import rollout as rollout_module
@@ -46,6 +47,17 @@ async def test_every_valid_version_is_loaded_and_the_highest_answers(own_models:
         assert loaded.find("shapes", 1).manifest.version == 1
         assert loaded.alive
     assert not loaded.alive
+
+
+async def test_predictions_are_computed_in_bfloat16_where_that_is_set_and_the_processor_can(own_models: Path) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (16, 12, 3), dtype=np.uint8)
+    answers = []
+    for precision in ("float32", "bfloat16"):
+        async with repository(own_models, precision=precision) as loaded:
+            answers.append((await loaded.find(None, None).batcher.submit(pixels)).value.probabilities)
+    np.testing.assert_allclose(*answers, atol=0.05)
+    differ = bool((answers[0] != answers[1]).any())
+    assert differ == ("BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 async def test_a_damaged_version_is_kept_out_and_the_others_serve(own_models: Path) -> None:
