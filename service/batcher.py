@@ -20,9 +20,6 @@ from service.crowd import Crowd
 from service.errors import Draining, InferenceFailed, Overloaded, ServiceError
 from service.statistics import Duration
 
-# Where it takes few, for no longer than this; those who then turn out to be too many are refused when that is seen.
-CROWDED_SECONDS = 1.0
-
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -64,7 +61,7 @@ class Batcher(Generic[In, Out]):
         self.executions: defaultdict[int, Duration] = defaultdict(Duration)
         """Runs that succeeded, by their number of items."""
         # While half a batch runs, another half waits.
-        self._crowd = Crowd(max_queue, max(1, max_batch // 2), patience, longest=CROWDED_SECONDS)
+        self._crowd = Crowd(max_queue, max(1, max_batch // 2), patience)
         self._jobs: deque[_Job[In, Out]] = deque()
         self._arrival = asyncio.Event()
         self._closing = False

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import math
 from time import monotonic
 
 from service.pace import Pace
 
 # Without a refusal for so long, there is no crowd any more.
 CALM_SECONDS = 0.2
+# Seconds until it tries to take more nevertheless, and how many times longer after each try that failed.
+FIRST_TRY, TRIES_APART, LAST_TRY = 1.0, 4, 16.0
+# How many times as many wait then.
+TRIED = 4
 
 
 class Crowd:
     """Decides who is taken into one queue.
 
     A burst may wait: as many as `most`, and no longer than `patience`, in seconds. Where more come, it is no burst but
-    more than can be done, and whoever were taken would wait as long as the queue is: then it takes `few` for a while.
+    more than can be done, and whoever were taken would wait as long as the queue is: from then on it takes `few`, until
+    none had to be refused for a while. A few clients that come again at once are refused as often as a crowd, and would
+    be for ever: so it tries, ever more rarely, whether no more than some come.
     """
 
-    def __init__(self, most: int, few: int, patience: float, longest: float = math.inf) -> None:
-        """After `longest`, in seconds, it takes many again, and sees: a few clients that come again at once are refused
-        as often as a crowd, and might all wait.
-        """
+    def __init__(self, most: int, few: int, patience: float) -> None:
         self.pace = Pace()
         self._most = most
         self._few = min(few, most)
         self._patience = patience
-        self._longest = longest
-        self._since = self._until = float("-inf")
+        self._until = self._try_at = float("-inf")
+        self._pause = FIRST_TRY
 
     def takes(self, waiting: int) -> bool:
         """Whether one more is taken, where so many wait already."""
         now = monotonic()
-        if now < self._until:
-            taken = waiting < self._few
-        else:
+        if now >= self._until:
             taken = waiting < self._most and self.pace.seconds * waiting <= self._patience
+            if not taken:
+                self._pause = FIRST_TRY
+                self._try_at = now + self._pause
+        elif now >= self._try_at:
+            taken = waiting < min(TRIED * self._few, self._most)
+            if not taken:
+                self._pause = min(LAST_TRY, TRIES_APART * self._pause)
+                self._try_at = now + self._pause
+        else:
+            taken = waiting < self._few
         if not taken:
-            if now >= self._until:
-                self._since = now
-            self._until = min(now + CALM_SECONDS, self._since + self._longest)
+            self._until = now + CALM_SECONDS
         return taken
 
     def over(self) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
+from math import inf
+from time import monotonic
 from typing import NamedTuple
 
 import structlog
@@ -18,7 +20,13 @@ from service.http.limits import SAFE
 from service.metrics import Metrics
 
 # Requests that are begun in one turn of the event loop; and in the next, where more came.
-MOST, CROWDED = 256, 6
+MOST, CROWDED = 256, 3
+# Without a refusal for so long, there is no crowd any more.
+CALM_SECONDS = 0.2
+# Seconds until it tries to take more nevertheless, and how many times longer after each that failed.
+FIRST_TRY, TRIES_APART, LAST_TRY = 1.0, 4, 16.0
+# How many times as many may come in a turn while it tries.
+MORE = 1.5
 TELL_SECONDS = 1.0
 # Which it was is not looked at.
 ROUTE = "turned away"
@@ -38,9 +46,10 @@ class Refusal(NamedTuple):
 class Door:
     """Counts the requests that come in one turn of the event loop, and refuses those that are too many.
 
-    The fewer a turn begins, the sooner the next one reads. So after one too many it takes few; and as long as no more
-    come in a turn than could be begun in one, twice as many in the next: clients that come again at once would else be
-    refused for ever.
+    The fewer a turn begins, the sooner the next one reads, and the fewer have come by then. So after one too many it
+    takes few, until none had to be refused for a while. A few clients that come again at once are refused as often as a
+    crowd, and would be for ever: so it also tries to take twice as many in each turn. Of a crowd more come the longer
+    turns last, and the try has failed; the next is made later.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -50,6 +59,9 @@ class Door:
             for refusal in (NATIVE, OF_PROTOCOLS)
         }
         self._may_begin = MOST
+        self._may_come: float = MOST
+        self._calm_at = self._try_at = -inf
+        self._pause = FIRST_TRY
         self._came = self._taken = 0
         self._refused = 0
 
@@ -58,6 +70,8 @@ class Door:
         if not self._came:
             # What is read in one turn is read before anything that it scheduled.
             loop.call_soon(self._turn)
+            if monotonic() >= self._calm_at:
+                self._may_begin = self._may_come = MOST
         self._came += 1
         taken = self._taken < self._may_begin
         self._taken += taken
@@ -75,7 +89,19 @@ class Door:
         return refusal
 
     def _turn(self) -> None:
-        self._may_begin = min(MOST, 2 * self._may_begin if self._came <= MOST else CROWDED)
+        now = monotonic()
+        if self._came > self._may_begin:
+            self._calm_at = now + CALM_SECONDS
+        if self._may_begin > CROWDED and self._came > self._may_come:
+            self._may_begin = CROWDED
+            failed = now < self._try_at + self._pause
+            self._pause = min(LAST_TRY, TRIES_APART * self._pause) if failed else FIRST_TRY
+            self._try_at = now + self._pause
+        elif self._may_begin < MOST and now >= self._try_at:
+            if self._may_begin == CROWDED:
+                self._may_come = min(MOST, MORE * self._came + CROWDED)
+            if self._came <= self._may_come:
+                self._may_begin = min(MOST, 2 * self._may_begin)
         self._came = self._taken = 0
 
     def _tell(self) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service import crowd as module
-from service.crowd import CALM_SECONDS, Crowd
+from service.crowd import CALM_SECONDS, FIRST_TRY, TRIES_APART, Crowd
 
 
 class Clock:
@@ -56,17 +56,25 @@ def test_nobody_is_taken_who_would_wait_too_long(clock: Clock) -> None:
     assert not crowd.takes(4)
 
 
-def test_after_a_while_it_sees_whether_all_who_are_refused_could_wait(clock: Clock) -> None:
-    crowd = Crowd(10, 2, 60, longest=1.0)
-    assert not crowd.takes(10)
-    for clock.now in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
-        assert not crowd.takes(2)
-    clock.now = 1.0
-    assert crowd.takes(9)
-    assert not crowd.takes(10)
-    assert not crowd.takes(2)
-    clock.now = 1.9
-    assert crowd.takes(9)
+def test_now_and_then_it_is_tried_whether_no_more_than_some_come(clock: Clock) -> None:
+    crowd = Crowd(100, 2, 60)
+
+    def refused_until(moment: float) -> None:
+        while clock.now < moment - CALM_SECONDS / 2:
+            assert not crowd.takes(2)
+            clock.now += CALM_SECONDS / 2
+        clock.now = moment
+
+    assert not crowd.takes(100)
+    refused_until(FIRST_TRY)
+    # It fails, and the next is made later.
+    assert [crowd.takes(waiting) for waiting in (7, 8, 7)] == [True, False, False]
+    assert crowd.surplus(8) == 6
+    refused_until(FIRST_TRY + TRIES_APART * FIRST_TRY)
+    # None is refused: there is no crowd.
+    assert crowd.takes(7)
+    clock.now += CALM_SECONDS
+    assert crowd.takes(99)
 
 
 def test_few_are_never_more_than_most(clock: Clock) -> None:

@@ -115,8 +115,11 @@ def test_an_answer_never_overtakes_that_to_an_earlier_request(raw: socket.socket
 
 
 @pytest.mark.anyio
-async def test_after_too_many_in_a_turn_few_are_taken_then_twice_as_many_in_each() -> None:
-    loop, at_the_door = asyncio.get_running_loop(), door.Door(Metrics())
+async def test_after_too_many_in_a_turn_few_are_taken_until_it_is_tried_again_or_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, at_the_door, now = asyncio.get_running_loop(), door.Door(Metrics()), 0.0
+    monkeypatch.setattr(door, "monotonic", lambda: now)
 
     async def taken(came: int) -> int:
         number = sum([at_the_door.takes(loop) for _ in range(came)])
@@ -125,8 +128,25 @@ async def test_after_too_many_in_a_turn_few_are_taken_then_twice_as_many_in_each
 
     assert await taken(door.MOST) == door.MOST
     assert await taken(door.MOST + 1) == door.MOST
-    assert await taken(door.MOST + 1) == door.CROWDED
-    assert [await taken(200) for _ in range(7)] == [6, 12, 24, 48, 96, 192, 200]
+    few = door.CROWDED
+    assert [await taken(number) for number in (door.MOST + 1, 200, few + 1)] == [few] * 3
+
+    async def refused_until(moment: float) -> None:
+        nonlocal now
+        while now < moment:
+            assert await taken(100) == few
+            now += door.CALM_SECONDS / 2
+
+    await refused_until(door.FIRST_TRY)
+    assert [await taken(100) for _ in range(3)] == [few, 2 * few, 4 * few]
+    # Of a crowd more come the longer a turn lasts: the try has failed, and the next is made later.
+    assert [await taken(160), await taken(100)] == [8 * few, few]
+    await refused_until(now + door.TRIES_APART * door.FIRST_TRY)
+    assert [await taken(100) for _ in range(7)] == [few, 2 * few, 4 * few, 8 * few, 16 * few, 32 * few, 100]
+    # Another crowd, and then a while without a refusal.
+    assert [await taken(door.MOST + 1), await taken(100)] == [door.MOST, few]
+    now += door.CALM_SECONDS
+    assert await taken(100) == 100
 
 
 def test_they_come_in_again_once_fewer_do(
