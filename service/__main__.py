@@ -90,6 +90,8 @@ class Server(uvicorn.Server):
         # What is there by now stays: looking through all of it for garbage would hold up answers, each time for 70 ms.
         gc.collect()
         gc.freeze()
+        # Python waits for a quarter more than what the last found.
+        gc.collect()
         self._app.state.classifier.metrics.workers.set(1)
         if self._team is None:
             _tell_address(self.servers[0].sockets[0].getsockname(), self._settings)

@@ -41,8 +41,9 @@ PLUGINS = {
 FORMATS = tuple(name for name in PLUGINS if name != "AVIF" or features.check("avif"))
 
 QUICK_BYTES, QUICK_PIXELS = 16_384, 65_536
-# Chunks that a PNG may inflate a thousandfold, and the start of a JPEG's scan: a whole pass over its pixels.
-PNG_INFLATED = (b"zTXt", b"iTXt", b"iCCP")
+# Chunks that a PNG may inflate a thousandfold; AVIF, whose frames are decoded at their own size, whatever the header
+# says; and the start of a JPEG's scan: a whole pass over its pixels.
+LONG = (b"zTXt", b"iTXt", b"iCCP", b"ftypavi")
 JPEG_SCAN = b"\xff\xda"
 # Encoders make about ten.
 QUICK_SCANS, MAX_SCANS = 16, 100
@@ -76,6 +77,8 @@ def decode(data: bytes, *, max_pixels: int, target: Input | None = None) -> Imag
         ImageTooLarge: the header promises more than `max_pixels`, or a JPEG `MAX_SCANS`; nothing was decoded.
         BrokenImage: the file is truncated or damaged.
     """
+    if (plain := _plain(data, max_pixels)) is not None:
+        return plain
     with _opened(data, max_pixels) as image:
         return _decoded(image, target)
 
@@ -91,12 +94,10 @@ def pixels_of(data: bytes, target: Input, *, max_pixels: int) -> NDArray[np.uint
 
 def pixels_if_quick(data: bytes, target: Input, *, max_pixels: int) -> NDArray[np.uint8] | None:
     """See `pixels_of`; None where that takes longer than handing the work to another thread: many bytes or pixels."""
-    quick = len(data) <= QUICK_BYTES and data.count(JPEG_SCAN) <= QUICK_SCANS
-    if not quick or any(chunk in data for chunk in PNG_INFLATED):
+    if (plain := _plain(data, max_pixels)) is not None:
+        return fit(plain, target)
+    if not _few_bytes(data) or any(mark in data for mark in LONG):
         return None
-    if (plain := read_plain(data, min(QUICK_PIXELS, max_pixels))) is not None:
-        height, width, _ = plain.shape
-        return fit(Image.frombuffer("RGB", (width, height), plain, "raw", "RGB", 0, 1), target)
     with _opened(data, max_pixels) as image:
         return fit(_decoded(image, target), target) if _pixels(image) <= QUICK_PIXELS else None
 
@@ -147,6 +148,19 @@ def fit(image: Image.Image, target: Input) -> NDArray[np.uint8]:
     canvas = Image.new("RGB", (target.width, target.height), "white")
     canvas.paste(part, place.corner)
     return np.asarray(canvas)
+
+
+def _few_bytes(data: bytes) -> bool:
+    return len(data) <= QUICK_BYTES and data.count(JPEG_SCAN) <= QUICK_SCANS
+
+
+def _plain(data: bytes, max_pixels: int) -> Image.Image | None:
+    """A small, plain JPEG; it is read so by everyone, for no two readers refuse the same files."""
+    pixels = read_plain(data, min(QUICK_PIXELS, max_pixels)) if _few_bytes(data) else None
+    if pixels is None:
+        return None
+    height, width, _ = pixels.shape
+    return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
 
 
 @contextmanager

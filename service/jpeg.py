@@ -24,6 +24,7 @@ def read_plain(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
         if colours not in PLAIN or height * width > max_pixels:
             return None
         pixels: NDArray[np.uint8] = decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=True)
-    except ValueError:
+    # Whatever it stumbles over, also in files that are whole: Pillow says what that is.
+    except Exception:
         return None
     return pixels

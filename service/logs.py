@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 import warnings
+from contextlib import suppress
 
 import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
+DELETE = b"\x7f"
 SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
@@ -54,12 +56,13 @@ def configure_logging(level: str, **bound: object) -> None:
 
 
 def _as_json(logger: object, method: str, event: EventDict) -> str:
-    # Every request has a line: Python's own encoder takes five times as long.
-    try:
-        return to_json(event, fallback=repr, inf_nan_mode="strings").decode()
-    # Names of files may be no text.
-    except ValueError:
-        return json.dumps(event, default=repr)
+    # Every request has a line: Python's own encoder takes five times as long. It is for what a terminal, or whoever
+    # splits lines, might take for more than text, and for names that are none.
+    with suppress(ValueError):
+        line = to_json(event, fallback=repr, inf_nan_mode="strings")
+        if line.isascii() and DELETE not in line:
+            return line.decode()
+    return json.dumps(event, default=repr).replace("\x7f", "\\u007f")
 
 
 def _is_no_startup_traceback(record: logging.LogRecord) -> bool:

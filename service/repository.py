@@ -305,6 +305,7 @@ class Repository:
             gc.collect()
             if frozen:
                 gc.freeze()
+                gc.collect()
         model, number = manifest.name, manifest.version
         self._closing[model, number] -= 1
         if not self.closing(model, number):

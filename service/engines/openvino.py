@@ -24,6 +24,16 @@ import structlog  # noqa: E402
 from service.engines.base import Outputs  # noqa: E402
 
 FILE = "model.xml"
+UNCOUNTED = {
+    *(
+        "ConvolutionBackpropData",
+        "GroupConvolutionBackpropData",
+        "BinaryConvolution",
+        "DeformableConvolution",
+        "Einsum",
+    ),
+    *("LSTMSequence", "GRUSequence", "RNNSequence", "TensorIterator", "Loop", "If"),
+}
 # Of one picture: done before a second thread would have woken, on a core that has requests to read.
 LIGHT_MULTIPLICATIONS = 20_000_000
 
@@ -65,15 +75,21 @@ class OpenVINOEngine:
 
 
 def multiplications(model: ov.Model) -> float:
-    """What one picture takes, in its convolutions and dense layers; infinitely many where the graph does not tell."""
+    """What one picture takes, in its convolutions and dense layers; infinitely many where the graph does not tell, or
+    has others that multiply as much.
+    """
     total = 0.0
     for operation in model.get_ops():
         kind = operation.get_type_name()
+        if kind in UNCOUNTED:
+            return math.inf
         if kind in ("Convolution", "GroupConvolution", "MatMul"):
             weights, places = operation.get_input_partial_shape(1), operation.get_output_partial_shape(0)
+            if weights.is_dynamic or places.rank.is_dynamic:
+                return math.inf
             # Of the output, where all weights are used anew: rows and columns, or what is before the last.
             repeated = list(places)[1:-1] if kind == "MatMul" else list(places)[2:]
-            if weights.is_dynamic or any(size.is_dynamic for size in repeated):
+            if any(size.is_dynamic for size in repeated):
                 return math.inf
             total += math.prod(size.get_length() for size in (*weights, *repeated))
     return total

@@ -11,6 +11,7 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.http.disconnect import PRESENCE, Presence
 from service.http.door import Door
 from service.http.errors import PROBLEM_TYPE
 from service.http.schemas import Problem
@@ -52,12 +53,14 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client that sends nothing is as slow as one can be."""
         super().connection_made(transport)
+        self._presence = Presence()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more is awaited."""
+        """Nothing more is awaited, nor for whoever waited here."""
         self._end_head()
         super().connection_lost(exc)
+        self._presence.leave()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes of a head that was begun before and is not complete after."""
@@ -74,6 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
+        self.scope["state"][PRESENCE] = self._presence
         self._begun = True
 
     def on_headers_complete(self) -> None:

@@ -3,13 +3,68 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 T = TypeVar("T")
+# Where a connection puts it in the state of its requests.
+PRESENCE = "presence"
+
+
+class Presence:
+    """Whether the client at the other end of a connection is there, and whom to tell when it has gone."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._told: set[Callable[[], object]] = set()
+
+    def leave(self) -> None:
+        """It has gone."""
+        self.gone = True
+        for tell in tuple(self._told):
+            tell()
+
+    @contextmanager
+    def tells(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Call `tell` when it goes, while the context is open."""
+        self._told.add(tell)
+        try:
+            yield
+        finally:
+            self._told.discard(tell)
+
+
+@contextmanager
+def while_there(request: Request) -> Iterator[None]:
+    """Cancel what is awaited inside when the client goes.
+
+    Its connection tells: every prediction is watched so, and a task that listens, as below, takes ten times as long.
+
+    Raises:
+        ClientDisconnect: it has gone.
+    """
+    presence: Presence | None = request.scope.get("state", {}).get(PRESENCE)
+    if presence is None:
+        yield
+        return
+    if presence.gone:
+        raise ClientDisconnect
+    task = asyncio.current_task()
+    assert task is not None
+    with presence.tells(task.cancel):
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not presence.gone:
+                raise
+            if sys.version_info >= (3, 11):
+                task.uncancel()
+            raise ClientDisconnect from None
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

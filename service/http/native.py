@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from service import errors
 from service.classifier import Classifier
 from service.http.bodies import PREDICT_BODY, in_time, read_pictures
+from service.http.disconnect import while_there
 from service.http.errors import responses
 from service.http.etags import CACHE
 from service.http.routes import PlainRoute, admit, service_of
@@ -120,7 +121,8 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
     pictures = await in_time(read_pictures(request, service.settings.max_images), service.settings.timeout)
     if query.version is None:
         version = service.repository.divert(version, lambda: pictures[0].image_id)
-    classified = await service.classify(pictures, version, query.top_k, keep=query.store)
+    with while_there(request):
+        classified = await service.classify(pictures, version, query.top_k, keep=query.store)
     answer = PredictAnswer(
         model=version.manifest.name,
         version=version.manifest.version,

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from service import __version__
 from service.errors import InvalidRequest, ModelUnavailable, UnknownVersion
 from service.http.bodies import in_time
+from service.http.disconnect import while_there
 from service.http.inference import read_question, write_answer
 from service.http.routes import PlainRoute, admit, service_of, version_of
 from service.http.tensors import INPUT, input_shape, output_shapes
@@ -93,7 +94,8 @@ async def infer(request: Request) -> Response:
     body = await in_time(request.body(), settings.timeout)
     header_length = request.headers.get(HEADER_LENGTH)
     question = await service.read(body, lambda: read_question(body, header_length, settings.max_images, manifest.input))
-    outputs = await service.infer(question.images, version)
+    with while_there(request):
+        outputs = await service.infer(question.images, version)
     answer = write_answer(question, outputs, manifest)
     if answer.header_length is None:
         return Response(answer.body, media_type="application/json")

@@ -18,6 +18,7 @@ from service.classifier import Picture, Pixels, rank
 from service.engines.base import Outputs
 from service.errors import InvalidRequest, UnknownVersion
 from service.http.bodies import in_time
+from service.http.disconnect import while_there
 from service.http.routes import PlainRoute, admit, service_of, version_number, version_of
 from service.http.tensors import INPUT, check_size, encoded_picture, input_shape, output_shapes, pixels
 from service.labels import LABELS
@@ -66,7 +67,8 @@ async def predict(request: Request) -> Response:
     service = service_of(request)
     body = await in_time(request.body(), service.settings.timeout)
     asked = await service.read(body, lambda: _read_tensors(body, service.settings.max_images, version.manifest.input))
-    outputs = await service.infer(asked.images, version)
+    with while_there(request):
+        outputs = await service.infer(asked.images, version)
     columns = {name: column.tolist() for name, column in zip(Outputs._fields, outputs, strict=True)}
     if asked.key == "inputs":
         return _json({"outputs": columns})
@@ -80,7 +82,8 @@ async def classify(request: Request) -> Response:
     service = service_of(request)
     body = await in_time(request.body(), service.settings.timeout)
     images = await service.read(body, lambda: _read_examples(body, service.settings.max_images, version.manifest.input))
-    outputs = await service.infer(images, version)
+    with while_there(request):
+        outputs = await service.infer(images, version)
     labels = version.manifest.labels
     return _json(
         {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -12,6 +13,7 @@ import openvino as ov
 import pytest
 import structlog
 import tensorflow as tf
+from openvino import opset13 as ops
 
 from service.engines import choose_engine, open_engine
 from service.engines.base import probe, warm_up
@@ -62,6 +64,15 @@ def test_a_networks_multiplications_are_counted() -> None:
     model = ov.Core().read_model(ROOT / "models" / "fruit_cnn" / "1")
     convolutions = 20 * 20 * 3 * 3 * (3 * 32 + 32 * 16)
     assert multiplications(model) == convolutions + 1600 * 512 + 512 * 16
+
+
+def test_what_a_graph_does_not_tell_counts_as_much() -> None:
+    given = ops.parameter(ov.PartialShape.dynamic(), np.float32)
+    unknown = ops.matmul(given, ops.constant(np.ones((4, 4), np.float32)), False, False)
+    assert multiplications(ov.Model([unknown], [given])) == math.inf
+    picture = ops.parameter([1, 3, 8, 8], np.float32)
+    grown = ops.convolution_backprop_data(picture, ops.constant(np.ones((3, 2, 4, 4), np.float32)), [2, 2])
+    assert multiplications(ov.Model([grown], [picture])) == math.inf
 
 
 def test_weights_that_are_shared_are_one_file_and_give_the_same_answers(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,17 @@ from service.logs import configure_logging
 configure_logging("info", worker=3)
 structlog.get_logger().info("told", folder="caf\\udce9", path=Path("x"), seconds=0.25, data=b"\\xff")
 """
+
+
+def test_no_path_makes_two_lines_of_one_or_speaks_to_a_terminal() -> None:
+    says = "structlog.get_logger().info('told', path='/\u2028{}\x85\x9b31m\x7f')"
+    code = f"import structlog\nfrom service.logs import configure_logging\nconfigure_logging('info')\n{says}"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    ).stdout.decode("ascii")
+    assert len(told.splitlines()) == 1
+    assert told.rstrip("\n").isprintable()
+    assert json.loads(told)["path"] == "/\u2028{}\x85\x9b31m\x7f"
 
 
 def test_a_line_is_json_whatever_it_tells() -> None:
