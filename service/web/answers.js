@@ -2,11 +2,10 @@
 
 import { fill, h } from "./dom.js";
 import { number, percent, t } from "./i18n.js";
-import { link } from "./place.js";
+import { link, note, place } from "./place.js";
 import { curl, takeAlong } from "./share.js";
 
 const SHOWN_FIRST = 5;
-let all = false;
 
 export function bars(predictions, { asLinks = true } = {}) {
   return h(
@@ -48,6 +47,7 @@ export function recognition({ recognised }) {
 
 export function see(root, { picture, answer }) {
   const { predictions, seconds } = answer;
+  const all = place.classes === "all";
   const shown = all ? predictions : predictions.slice(0, SHOWN_FIRST);
   const command = () => curl("predict", { model: answer.model, version: answer.version }, { file: picture.name });
   fill(
@@ -65,7 +65,7 @@ export function see(root, { picture, answer }) {
           "aria-expanded": String(all),
           on: {
             click: () => {
-              all = !all;
+              note({ classes: all ? "few" : "all" }, { step: true });
               see(root, { picture, answer });
               document.getElementById("more").focus();
             },

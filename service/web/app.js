@@ -4,14 +4,14 @@ import "./key.js";
 import { see } from "./answers.js";
 import { catalogue } from "./catalogue.js";
 import { compare } from "./compare.js";
-import { byId, fill, h, say } from "./dom.js";
+import { byId, fill, h, say, tell } from "./dom.js";
 import { language, speak, speakOther, t } from "./i18n.js";
 import { inside } from "./inside.js";
 import { takesIn } from "./intake.js";
 import { choices, listed } from "./models.js";
 import { lookedAt, others, welcome } from "./panel.js";
 import { classify, add, fetched, remembered, withId } from "./pictures.js";
-import { go, link, moved, place } from "./place.js";
+import { START, go, link, moved, note, place } from "./place.js";
 import { telling } from "./problems.js";
 import { why } from "./why.js";
 
@@ -27,6 +27,7 @@ let running = new AbortController();
 takesIn(take);
 take.open = open;
 moved.addEventListener("moved", () => render({ travelled: true }));
+moved.addEventListener("noted", drawLinks);
 byId("language").addEventListener("click", async () => {
   await speakOther();
   await render();
@@ -52,7 +53,7 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   if (anchor.matches(".brand")) {
     unnamed = false;
-    go({ ...FRESH, image_id: "", view: "see", beside: "" });
+    go(START);
   } else if (anchor.dataset.view) go({ view: anchor.dataset.view });
   else go(Object.fromEntries([...new Map([["view", "see"], ["label", ""], ...new URL(anchor.href).searchParams])]));
 });
@@ -114,6 +115,8 @@ async function render({ travelled = false } = {}) {
   running = new AbortController();
   const { signal } = running;
   const { view } = place;
+  tell("");
+  mend();
   drawFrame();
   if (view === "models") {
     alone(true);
@@ -158,7 +161,7 @@ async function render({ travelled = false } = {}) {
   delete current.problem;
   if (unnamed && current.id) {
     unnamed = false;
-    go({ image_id: current.id }, { quietly: true });
+    note({ image_id: current.id });
   }
   showPanel(answer);
   if (view === "see") say(t("answer_said", { name: current.name, label: answer.predictions[0].label }));
@@ -169,6 +172,23 @@ async function render({ travelled = false } = {}) {
   } catch (error) {
     if (!signal.aborted) showProblem(error, () => render());
   }
+}
+
+// Where the address names a model or version that is not here, the usual one answers.
+function mend() {
+  if (!list.models.length) return;
+  const wanted = place.version ? `${model()}/${place.version}` : model();
+  const found = list.models.find(({ name }) => name === model());
+  if (place.model && !found) note({ model: "", version: "" });
+  else if (place.version && found && !has(found, place.version)) note({ version: "" });
+  else return;
+  tell(t("no_model", { wanted, shown: model() }));
+}
+
+function has({ versions, labels: { stable, canary } }, wanted) {
+  if (wanted === "stable") return stable;
+  if (wanted === "canary") return canary;
+  return versions.some(({ version }) => String(version) === wanted);
 }
 
 // The picture that the address names; else the one at hand, where the service keeps none.
@@ -211,22 +231,26 @@ function drawFrame() {
   byId("language").lang = code;
   // Where there is little room its name is heard alone.
   fill(byId("language"), h("span", { class: "in-full" }, name), h("span", { class: "in-short", "aria-hidden": "true" }, code.toUpperCase()));
-  for (const anchor of document.querySelectorAll(".views a")) {
-    anchor.href = link({ view: anchor.dataset.view });
-    if (anchor.dataset.view === place.view) anchor.setAttribute("aria-current", "page");
-    else anchor.removeAttribute("aria-current");
-  }
+  drawLinks();
   const select = byId("model");
   const wanted = `${model()}/${place.version}`;
-  const options = choices(list).map(({ model: name, version, of }) => {
+  const options = choices(list).map(({ model: name, version, of, only }) => {
     const value = `${name}/${version}`;
     const words = of === 1 ? name : version ? t("model_version", { name, version }) : t("model_automatic", { name });
-    return h("option", { value, selected: value === wanted }, words);
+    return h("option", { value, selected: [value, `${name}/${only}`].includes(wanted) }, words);
   });
   if (options.length && !options.some((option) => option.selected)) {
     options.push(h("option", { value: wanted, selected: true }, wanted.replace(/\/$/, "")));
   }
   fill(select, options);
+}
+
+function drawLinks() {
+  for (const anchor of document.querySelectorAll(".views a")) {
+    anchor.href = link({ view: anchor.dataset.view });
+    if (anchor.dataset.view === place.view) anchor.setAttribute("aria-current", "page");
+    else anchor.removeAttribute("aria-current");
+  }
 }
 
 // Who goes to another view by keyboard, or listens, begins at its title.

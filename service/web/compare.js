@@ -1,21 +1,20 @@
 // The same picture, two models or versions.
 
 import { bars, recognition, verdict } from "./answers.js";
-import { fill, h, show } from "./dom.js";
+import { fill, h, show, tell } from "./dom.js";
 import { anew, drawing, explanation } from "./explanations.js";
 import { percent, t } from "./i18n.js";
 import { choices, listed } from "./models.js";
 import { classify } from "./pictures.js";
-import { go, place } from "./place.js";
+import { CHOICES, go, note, place } from "./place.js";
 import { telling } from "./problems.js";
-import { curl, curlAbout, takeAlong } from "./share.js";
+import { curl, curlAbout, saved, takeAlong } from "./share.js";
 
 const STYLES = {
   gradcam: { style: "heatmap", opacity: 0.7, size: 512 },
   lime: { style: "overlay", opacity: 0.7, size: 512, polarity: "both", top_superpixels: 8 },
 };
 const begun = anew();
-let method = "gradcam";
 
 export async function compare(root, context) {
   const { picture, answer } = context;
@@ -30,7 +29,14 @@ export async function compare(root, context) {
     return;
   }
   const name = ({ model, version }) => (version ? `${model}/${version}` : model);
-  const beside = others.find((other) => name(other) === place.beside) ?? others[0];
+  const isWanted = ({ model, version, only = version }) => [name({ model, version }), name({ model, version: only })].includes(place.beside);
+  const beside = others.find(isWanted) ?? others[0];
+  if (place.beside && !all.some(isWanted)) {
+    tell(t("no_model", { wanted: place.beside, shown: name(beside) }));
+  }
+  // A link says what was compared, whatever the service would choose by then.
+  note({ model: answer.model, beside: name(beside) });
+  const { method } = place;
   const select = h(
     "select",
     { id: "beside", on: { change: () => go({ beside: select.value }) } },
@@ -39,7 +45,7 @@ export async function compare(root, context) {
   const how = h(
     "div",
     { class: "row segments-row", role: "group", "aria-label": t("view_why") },
-    Object.keys(STYLES).map((each) =>
+    CHOICES.method.map((each) =>
       h(
         "button",
         {
@@ -48,7 +54,7 @@ export async function compare(root, context) {
           "aria-pressed": String(each === method),
           on: {
             click: () => {
-              method = each;
+              note({ method: each }, { step: true });
               compare(root, context);
             },
           },
@@ -59,22 +65,28 @@ export async function compare(root, context) {
   );
   const said = h("p", { class: "lead", role: "status" });
   const [left, right] = [h("div", { class: "card side" }), h("div", { class: "card side" })];
+  const frame = h("div", {});
+  const drawings = [];
+  const command = () =>
+    [answer, beside]
+      .flatMap(({ model, version }) => [
+        curl("predict", { model, version }, { file: picture.name }),
+        curlAbout(picture, "explain", { model, version, method, ...STYLES[method] }, { save: `${[model, version].filter(Boolean).join("-")}.png` }),
+      ])
+      .join("\n");
+  const along = () => fill(frame, takeAlong({ picture, command, drawings }));
+  const drawn = (drawing) => {
+    drawings.push(drawing);
+    along();
+  };
+  along();
   fill(
     root,
     title,
     h("div", { class: "row" }, h("label", { for: "beside" }, t("compare_with", { model: `${answer.model}/${answer.version}` })), select, how),
     said,
     h("div", { class: "pair" }, left, right),
-    takeAlong({
-      picture,
-      command: () =>
-        [answer, beside]
-          .flatMap(({ model, version }) => [
-            curl("predict", { model, version }, { file: picture.name }),
-            curlAbout(picture, "explain", { model, version, method, ...STYLES[method] }, { save: `${[model, version].filter(Boolean).join("-")}.png` }),
-          ])
-          .join("\n"),
-    }),
+    frame,
   );
   try {
     fill(right, h("p", { class: "note" }, t("asking")));
@@ -82,7 +94,7 @@ export async function compare(root, context) {
     if (signal.aborted) return;
     said.textContent = agreement(answer, other);
     const sides = [side(left, answer), side(right, other)];
-    for (const [index, each] of [answer, other].entries()) await explain(sides[index], each, { picture, signal });
+    for (const [index, each] of [answer, other].entries()) await explain(sides[index], each, { picture, method, signal, drawn });
   } catch (error) {
     if (!signal.aborted) fill(right, telling(error, () => compare(root, context)));
   }
@@ -115,21 +127,27 @@ function side(root, answer) {
   return { root, image, words };
 }
 
-async function explain({ root, image, words }, answer, { picture, signal }) {
+async function explain(shown, answer, context) {
+  const { root, image, words } = shown;
+  const { picture, method, signal, drawn } = context;
+  const { model, version } = answer;
   const label = answer.predictions[0].label;
   const busy = root.querySelector(".explanation");
   try {
-    const { job } = await explanation(
-      picture,
-      { model: answer.model, version: answer.version, label, method },
-      { signal, onProgress() {} },
-    );
+    const { job } = await explanation(picture, { model, version, label, method }, { signal, onProgress() {} });
+    const get = () => drawing(job, STYLES[method], signal);
     image.alt = t(`${method}_alt`, { label });
-    await show(image, await drawing(job, STYLES[method], signal));
+    await show(image, await get());
     image.hidden = false;
     words.replaceChildren();
+    drawn({
+      id: `download-${model}-${version}`,
+      words: t("download_of", { name: `${model}/${version}` }),
+      save: saved(picture, label, model, version, method),
+      get,
+    });
   } catch (error) {
-    if (!signal.aborted) fill(words, telling(error, () => explain({ root, image, words }, answer, { picture, signal })));
+    if (!signal.aborted) fill(words, telling(error, () => explain(shown, answer, context)));
   }
   busy.setAttribute("aria-busy", "false");
 }

@@ -25,6 +25,13 @@ export function fill(element, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
+// What the address asks for and is not here, and what is shown instead.
+export function tell(text) {
+  const told = byId("told");
+  told.textContent = text && `${told.textContent} ${text}`.trim();
+  told.hidden = !text;
+}
+
 // For who does not see what changed.
 export function say(text) {
   byId("said").textContent = text;

@@ -2,9 +2,9 @@
 
 import { blob, json } from "./api.js";
 import { curl, curlAbout, takeAlong } from "./share.js";
-import { fill, h, say, show } from "./dom.js";
+import { fill, h, say, show, tell } from "./dom.js";
 import { number, percent, significant, maybe, t } from "./i18n.js";
-import { go, place } from "./place.js";
+import { CHOICES, go, note, place } from "./place.js";
 import { about } from "./pictures.js";
 import { telling } from "./problems.js";
 import { softmax } from "./softmax.js";
@@ -13,8 +13,6 @@ import { softmax } from "./softmax.js";
 const SOFTMAX = "~softmax";
 const STRONGEST = 5;
 const walks = new Map();
-let over = true;
-let aspect = "maps";
 
 export async function inside(root, context) {
   const { picture, answer, signal } = context;
@@ -30,17 +28,19 @@ export async function inside(root, context) {
   }
   if (signal.aborted) return;
   const first = walk.layers.find((layer) => layer.filters) ?? walk.layers[0];
-  const name = place.layer || first.name;
+  const input = { name: "input", type: "Input", shape: [walk.input.height, walk.input.width, 3], filters: false };
+  const known = [input, ...walk.layers, { name: SOFTMAX }];
+  let layer = place.layer ? known.find((each) => each.name === place.layer) : first;
+  if (!layer) {
+    tell(t("no_layer", { wanted: place.layer, shown: first.name }));
+    note({ layer: "", channel: "" });
+    layer = first;
+  }
+  const { name } = layer;
   fill(row, layersOf(walk, name, picture));
   row.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
-  if (name === SOFTMAX) {
-    await softmax(detail, { picture, walk, answer, signal });
-  } else {
-    const input = { name: "input", type: "Input", shape: [walk.input.height, walk.input.width, 3], filters: false };
-    const layer = name === "input" ? input : walk.layers.find((each) => each.name === name);
-    if (layer) await layerDetail(detail, { ...context, layer });
-    else fill(detail, h("p", { role: "alert" }, t("no_layer", { name })));
-  }
+  if (name === SOFTMAX) await softmax(detail, { picture, walk, answer, signal });
+  else await layerDetail(detail, { ...context, layer });
 }
 
 // Without an id there is no walk: then the layers alone.
@@ -107,7 +107,7 @@ async function layerDetail(root, { picture, answer, signal, layer }) {
   const { model, version } = answer;
   const params = { model, version, layer: layer.name };
   const spatial = layer.shape.length === 3;
-  const showsFilters = layer.filters && aspect === "filters";
+  const showsFilters = layer.filters && place.aspect === "filters";
   const grid = h("div", { class: "grid-of-maps" });
   const one = h("div", { class: "one" });
   const frame = h("div", {});
@@ -135,16 +135,16 @@ async function layerDetail(root, { picture, answer, signal, layer }) {
         h(
           "div",
           { class: "row segments-row", role: "group", "aria-label": t("aspect") },
-          ["maps", "filters"].map((name) =>
+          CHOICES.aspect.map((name) =>
             h(
               "button",
               {
                 type: "button",
                 id: `aspect-${name}`,
-                "aria-pressed": String(aspect === name),
+                "aria-pressed": String(place.aspect === name),
                 on: {
                   click: () => {
-                    aspect = name;
+                    note({ aspect: name }, { step: true });
                     redo();
                   },
                 },
@@ -161,7 +161,7 @@ async function layerDetail(root, { picture, answer, signal, layer }) {
   const command = () => {
     const channel = (spatial || showsFilters) && place.channel !== "" ? { channel: place.channel } : {};
     if (showsFilters) return curl(filtersAt, { version, layer: layer.name, ...channel }, { save: "filters.png" });
-    const given = { ...params, ...channel, ...(over && "channel" in channel && { over: true }) };
+    const given = { ...params, ...channel, ...(place.over === "true" && "channel" in channel && { over: true }) };
     return curlAbout(picture, "activations", given, { save: "maps.png" });
   };
   const along = () => fill(frame, takeAlong({ picture, command }));
@@ -206,6 +206,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
     .sort((a, b) => b.mean - a.mean)
     .slice(0, STRONGEST);
   await show(image, drawn);
+  if (signal.aborted) return;
   image.addEventListener("click", (event) => {
     const scale = image.naturalWidth / image.clientWidth;
     const column = Math.floor((event.offsetX * scale) / (grid.cell_width + grid.gap));
@@ -245,7 +246,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
   function choose(wanted) {
     const channel = Math.min(count - 1, Math.max(0, Math.round(wanted) || 0));
     field.value = channel;
-    go({ channel: String(channel) }, { quietly: true });
+    note({ channel: String(channel) });
     mark(channel);
     large(channel);
   }
@@ -303,10 +304,10 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
           h("input", {
             type: "checkbox",
             id: "over",
-            checked: over,
+            checked: place.over === "true",
             on: {
               change: (event) => {
-                over = event.target.checked;
+                note({ over: String(event.target.checked) }, { step: true });
                 large(channel);
               },
             },
@@ -317,7 +318,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
     );
     if (!spatial && !showsFilters) return;
     try {
-      const drawnMap = await get({ channel, over: !showsFilters && over ? true : null }, blob);
+      const drawnMap = await get({ channel, over: !showsFilters && place.over === "true" ? true : null }, blob);
       map.alt = t(showsFilters ? "filter_alt" : "map_alt", { channel: number(channel), layer: layer.name });
       await show(map, drawnMap);
       map.hidden = false;
@@ -328,6 +329,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
     }
   }
 
+  if (Number(place.channel) >= count) note({ channel: "" });
   if (place.channel !== "") choose(Number(place.channel));
   else if (strongest.length) {
     mark(strongest[0].channel);

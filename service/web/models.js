@@ -31,13 +31,14 @@ export function card(model, version) {
 
 export const available = (model) => model.versions.filter((version) => version.state === "available");
 
-// Every choice a reader has: a model, and one of its versions, or whichever the service means.
+// Every choice a reader has: a model, and one of its versions, or whichever the service means. `only`: which that is,
+// where there is one alone.
 export function choices(list) {
   return list.models.flatMap((model) => {
     const versions = available(model);
     if (!versions.length) return [];
     const automatic = { model: model.name, version: "", of: versions.length };
-    if (versions.length === 1) return [automatic];
+    if (versions.length === 1) return [{ ...automatic, only: String(versions[0].version) }];
     return [automatic, ...versions.map(({ version }) => ({ model: model.name, version: String(version), of: versions.length }))];
   });
 }

@@ -3,6 +3,7 @@
 import { access, address } from "./api.js";
 import { fill, h, say } from "./dom.js";
 import { t } from "./i18n.js";
+import { link } from "./place.js";
 import { telling } from "./problems.js";
 
 // Whether the call is looked at: it stays so, as what is shown changes.
@@ -41,6 +42,9 @@ export async function copy(text, button) {
 const copier = (id, key, text) =>
   h("button", { type: "button", id, on: { click: (event) => copy(text(), event.currentTarget) } }, t(key));
 
+// What a drawing of a picture is saved as.
+export const saved = (picture, ...about) => `${[picture.name.replace(/\.\w+$/, ""), ...about].join("-")}.png`;
+
 export function takeAlong({ picture, command, drawings = [] }) {
   const told = h("div", {});
   const download = async (get, save) => {
@@ -57,10 +61,10 @@ export function takeAlong({ picture, command, drawings = [] }) {
     h(
       "div",
       { class: "row" },
-      picture.id ? copier("copy-link", "copy_link", () => location.href) : h("p", { class: "note" }, t("no_link")),
+      picture.id ? copier("copy-link", "copy_link", () => link().href) : h("p", { class: "note" }, t("no_link")),
       copier("copy-curl", "copy_curl", command),
-      drawings.map(({ id, key, save, get }) =>
-        h("button", { type: "button", id, on: { click: () => download(get, save) } }, t(key)),
+      drawings.map(({ id, words, save, get }) =>
+        h("button", { type: "button", id, on: { click: () => download(get, save) } }, words),
       ),
     ),
     told,

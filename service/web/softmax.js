@@ -3,6 +3,7 @@
 import { fill, h } from "./dom.js";
 import { number, percent, significant, t } from "./i18n.js";
 import { card } from "./models.js";
+import { SLIDERS, note, place } from "./place.js";
 import { telling } from "./problems.js";
 import { curlAbout, takeAlong } from "./share.js";
 
@@ -20,23 +21,22 @@ export async function softmax(root, { picture, walk, answer, signal }) {
   }
   if (signal.aborted) return;
   const body = h("tbody", {});
-  const output = h("output", { for: "sharpness" }, number(1, 2));
-  const draw = (sharpness) => fill(body, rows(walk, temperature / sharpness));
+  const output = h("output", { for: "sharpness" });
+  const { min, max, step } = SLIDERS.sharpness;
   const slider = h("input", {
     type: "range",
     id: "sharpness",
-    min: -2,
-    max: 2,
-    step: 0.1,
-    on: {
-      input: () => {
-        const sharpness = 2 ** slider.valueAsNumber;
-        output.textContent = number(sharpness, 2);
-        draw(sharpness);
-      },
-    },
-    value: 0,
+    min,
+    max,
+    step,
+    on: { input: () => draw(), change: () => note({ sharpness: slider.valueAsNumber }) },
+    value: place.sharpness,
   });
+  const draw = () => {
+    const sharpness = 2 ** slider.valueAsNumber;
+    output.textContent = number(sharpness, 2);
+    fill(body, rows(walk, temperature / sharpness));
+  };
   fill(
     root,
     h(
@@ -68,7 +68,7 @@ export async function softmax(root, { picture, walk, answer, signal }) {
     ),
     takeAlong({ picture, command: () => curlAbout(picture, "walk", { model: answer.model, version: answer.version }) }),
   );
-  draw(1);
+  draw();
 }
 
 function rows({ predictions, logits }, temperature) {

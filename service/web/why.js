@@ -1,22 +1,23 @@
 // Why the model says so: LIME and Grad-CAM over the picture, and how far to trust them.
 
 import { telling } from "./problems.js";
-import { fill, h, say, show } from "./dom.js";
+import { fill, h, say, show, tell } from "./dom.js";
 import { anew, drawing, explanation, latest, preview } from "./explanations.js";
 import { number, percent, t } from "./i18n.js";
 import { card } from "./models.js";
-import { go, place } from "./place.js";
-import { curlAbout, takeAlong } from "./share.js";
+import { CHOICES, SLIDERS, go, note, place } from "./place.js";
+import { curlAbout, saved, takeAlong } from "./share.js";
 import { trust } from "./trust.js";
 
-const chosen = { polarity: "positive", style: "overlay", top: 5, opacity: 0.7, superpixels: "" };
 const SIZE = 768;
 const begun = anew();
 
 export async function why(root, context) {
   const { picture, answer } = context;
   const signal = begun(context.signal);
-  const label = place.label || answer.predictions[0].label;
+  const near = answer.predictions.map((prediction) => prediction.label);
+  const label = among(near, place.label || near[0]) ?? (await another(answer, signal));
+  if (signal.aborted) return;
   const base = { model: answer.model, version: answer.version, label };
   const lime = figure("lime");
   const cam = figure("gradcam");
@@ -36,12 +37,12 @@ export async function why(root, context) {
   );
 
   const style = (method) => ({
-    style: method === "gradcam" && chosen.style === "overlay" ? "heatmap" : chosen.style,
-    opacity: chosen.opacity,
+    style: method === "gradcam" && place.style === "overlay" ? "heatmap" : place.style,
+    opacity: place.opacity,
     size: SIZE,
-    ...(method === "lime" && { polarity: chosen.polarity, top_superpixels: chosen.top }),
+    ...(method === "lime" && { polarity: place.polarity, top_superpixels: place.top_superpixels }),
   });
-  const question = (method) => ({ ...base, method, ...(method === "lime" && { superpixels: chosen.superpixels }) });
+  const question = (method) => ({ ...base, method, ...(method === "lime" && { superpixels: place.superpixels }) });
   const found = {};
 
   async function run(part, method) {
@@ -95,11 +96,10 @@ export async function why(root, context) {
   }
   function along() {
     const command = () => curlAbout(picture, "explain", { ...question("lime"), ...style("lime") }, { save: "why.png" });
-    const save = (method) => `${picture.name.replace(/\.\w+$/, "")}-${label}-${method}.png`;
     const drawings = Object.keys(found).map((method) => ({
       id: `download-${method}`,
-      key: `download_${method}`,
-      save: save(method),
+      words: t(`download_${method}`),
+      save: saved(picture, label, method),
       get: () => drawing(found[method].job, style(method), signal),
     }));
     fill(frame, takeAlong({ picture, command, drawings }));
@@ -113,6 +113,21 @@ export async function why(root, context) {
   if (signal.aborted) return;
   await run(lime, "lime");
   along();
+}
+
+// As the model writes it.
+const among = (labels, wanted) =>
+  labels.find((label) => label === wanted) ?? labels.find((label) => label.toLowerCase() === wanted.toLowerCase());
+
+// The class that the address names, where it is not among the likely ones; if there is none, the likeliest.
+async function another({ model, version, predictions }, signal) {
+  const { manifest } = await card(model, version);
+  const found = among(manifest.labels, place.label);
+  if (found || signal.aborted) return found;
+  const { label } = predictions[0];
+  tell(t("no_label", { wanted: place.label, shown: label }));
+  note({ label: "" });
+  return label;
 }
 
 function figure(method) {
@@ -207,13 +222,13 @@ function classes(answer, label, signal) {
 }
 
 function controlsOf(count, redraw, again) {
-  const most = Math.max(count, chosen.top, 5);
-  const radios = (name, values, change) =>
+  const most = Math.max(count, place.top_superpixels, SLIDERS.top_superpixels.usual);
+  const radios = (name, change) =>
     h(
       "fieldset",
       { class: "segments" },
       h("legend", {}, t(name)),
-      values.map((value) =>
+      CHOICES[name].map((value) =>
         h(
           "label",
           {},
@@ -221,10 +236,10 @@ function controlsOf(count, redraw, again) {
             type: "radio",
             name,
             id: `${name}-${value || "auto"}`,
-            checked: chosen[name] === value,
+            checked: place[name] === value,
             on: {
               change: () => {
-                chosen[name] = value;
+                note({ [name]: value }, { step: true });
                 change();
               },
             },
@@ -234,8 +249,8 @@ function controlsOf(count, redraw, again) {
         ),
       ),
     );
-  const slider = (name, label, { min, max, step, told }) => {
-    const output = h("output", { for: name }, told(chosen[name]));
+  const slider = (name, label, told, { min, max, step }) => {
+    const output = h("output", { for: name }, told(place[name]));
     return h(
       "label",
       { class: "slider", for: name },
@@ -247,24 +262,26 @@ function controlsOf(count, redraw, again) {
         max,
         step,
         on: {
+          // Browsers let an address be changed only so often: while it is dragged it stays.
           input: (event) => {
-            chosen[name] = Number(event.target.value);
-            output.textContent = told(chosen[name]);
+            place[name] = event.target.valueAsNumber;
+            output.textContent = told(place[name]);
             redraw();
           },
+          change: (event) => note({ [name]: event.target.valueAsNumber }),
         },
-        value: chosen[name],
+        value: place[name],
       }),
     );
   };
   return h(
     "div",
     { class: "controls card" },
-    slider("top", t("shown_regions"), { min: 1, max: most, step: 1, told: (value) => number(value) }),
-    slider("opacity", t("opacity"), { min: 0, max: 1, step: 0.05, told: percent }),
-    radios("polarity", ["positive", "negative", "both"], redraw),
-    radios("style", ["overlay", "outline", "heatmap"], redraw),
-    radios("superpixels", ["", "20", "100"], again),
+    slider("top_superpixels", t("shown_regions"), (value) => number(value), { ...SLIDERS.top_superpixels, max: most }),
+    slider("opacity", t("opacity"), percent, SLIDERS.opacity),
+    radios("polarity", redraw),
+    radios("style", redraw),
+    radios("superpixels", again),
   );
 }
 

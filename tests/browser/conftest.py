@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from service.app import create_app
@@ -56,6 +57,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = Settings(models=ROOT / "models", default_model="fruit_cnn", engine="openvino", store=store)
     with LiveServer(create_app(settings)) as server:
         yield server.url
+
+
+@pytest.fixture(scope="package")
+def lemon(served: str) -> str:
+    """The id under which the page's own example is kept."""
+    picture = httpx.get(f"{served}/web/examples/lemon.jpg").content
+    answer = httpx.post(f"{served}/predict", content=picture, headers={"content-type": "image/jpeg"}).json()
+    return str(answer["images"][0]["image_id"])
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Response, expect
@@ -24,7 +23,7 @@ def explained(page: Page) -> None:
 
 
 READY: dict[str, Callable[[Page], None]] = {
-    "start": lambda page: expect(page.locator(".welcome .thumb")).to_have_count(4),
+    "start": lambda page: expect(page.locator(".welcome [id^=example-]")).to_have_count(4),
     "see": lambda page: expect(page.locator(".bar")).to_have_count(5),
     "why": explained,
     "inside": lambda page: expect(page.locator(".one canvas.kernel")).to_be_visible(),
@@ -32,13 +31,6 @@ READY: dict[str, Callable[[Page], None]] = {
     "compare": lambda page: expect(page.locator(".explanation[aria-busy=false] img")).to_have_count(2),
     "models": lambda page: expect(page.locator(".version")).to_have_count(2),
 }
-
-
-@pytest.fixture(scope="module")
-def lemon(served: str) -> str:
-    picture = httpx.get(f"{served}/web/examples/lemon.jpg").content
-    answer = httpx.post(f"{served}/predict", content=picture, headers={"content-type": "image/jpeg"}).json()
-    return str(answer["images"][0]["image_id"])
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
