@@ -10,7 +10,7 @@ import { inside } from "./inside.js";
 import { takesIn } from "./intake.js";
 import { choices, listed } from "./models.js";
 import { lookedAt, others, welcome } from "./panel.js";
-import { classify, add, fetched, remembered, withId } from "./pictures.js";
+import { classify, add, fetched, remembered, visit, withId } from "./pictures.js";
 import { START, go, link, moved, note, place } from "./place.js";
 import { telling } from "./problems.js";
 import { why } from "./why.js";
@@ -29,7 +29,9 @@ take.open = open;
 moved.addEventListener("moved", () => render({ travelled: true }));
 moved.addEventListener("noted", drawLinks);
 byId("language").addEventListener("click", async () => {
+  const nameless = t("from_link");
   await speakOther();
+  for (const picture of visit) if (picture.name === nameless) picture.name = t("from_link");
   await render();
 });
 byId("theme").addEventListener("click", () => {

@@ -80,7 +80,7 @@ function figures({ input, parameters, labels, layers, metrics, data }) {
     metrics && [t("f_accuracy"), percent(metrics.accuracy)],
     metrics && [t("f_top3"), percent(metrics.top3_accuracy)],
     metrics && metrics.calibration_error !== null && [t("f_calibration"), percent(metrics.calibration_error)],
-    metrics && metrics.recognition_auroc !== null && [t("f_auroc"), number(metrics.recognition_auroc, 3)],
+    metrics && metrics.recognition_auroc !== null && [t("f_auroc"), t("of_one", { value: number(metrics.recognition_auroc, 3) })],
     metrics && [t("f_held_out"), number(metrics.images)],
     data && [t("f_trained_on"), number(data.training_images)],
   ].filter(Boolean);
@@ -116,7 +116,8 @@ function diagram(model, version) {
   return later(`diagram-${model}-${version}`, t("diagram"), async () => {
     const image = h("img", { class: "diagram", alt: t("diagram_alt", { model }) });
     await show(image, await blob(`models/${encodeURIComponent(model)}/graph`, { params: { version } }));
-    return h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": t("diagram") }, image);
+    const name = `${t("diagram")}: ${model}/${version}`;
+    return h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": name }, image);
   });
 }
 

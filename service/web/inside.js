@@ -38,9 +38,15 @@ export async function inside(root, context) {
   }
   const { name } = layer;
   fill(row, layersOf(walk, name, picture));
-  row.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  keepInSight(row.querySelector("[aria-current]"), row.firstElementChild);
   if (name === SOFTMAX) await softmax(detail, { picture, walk, answer, signal });
   else await layerDetail(detail, { ...context, layer });
+}
+
+// In the middle of what scrolls, also when that becomes narrower.
+function keepInSight(element, around) {
+  const middle = () => element.offsetLeft - around.offsetLeft + (element.offsetWidth - around.clientWidth) / 2;
+  new ResizeObserver(() => (around.scrollLeft = middle())).observe(around);
 }
 
 // Without an id there is no walk: then the layers alone.
@@ -193,6 +199,8 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
   let filters = null;
   const image = h("img", { alt: t(showsFilters ? "filters_alt" : "maps_alt", { layer: layer.name, count: number(count) }) });
   const marker = h("span", { class: "marker", "aria-hidden": "true", hidden: true });
+  // The last line may have room left, which the service leaves white.
+  const blank = h("span", { class: "blank", "aria-hidden": "true", hidden: grid.channels % grid.columns === 0 });
   const field = h("input", {
     type: "number",
     id: "channel",
@@ -222,7 +230,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
     );
   fill(
     root,
-    h("div", { class: "marked" }, image, marker),
+    h("div", { class: "marked" }, image, blank, marker),
     h("p", { class: "note" }, t(showsFilters ? "filters_hint" : "maps_hint")),
     h(
       "div",
@@ -243,6 +251,9 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
     ),
   );
 
+  const { left, top } = corner(grid.channels);
+  lay(blank, { left, top, width: 1 - left, height: 1 - top });
+
   function choose(wanted) {
     const channel = Math.min(count - 1, Math.max(0, Math.round(wanted) || 0));
     field.value = channel;
@@ -251,15 +262,20 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
     large(channel);
   }
   function mark(channel) {
-    const [line, column] = [Math.floor(channel / grid.columns), channel % grid.columns];
     marker.hidden = channel >= grid.channels;
-    const place = {
+    const size = { width: grid.cell_width / image.naturalWidth, height: grid.cell_height / image.naturalHeight };
+    lay(marker, { ...corner(channel), ...size });
+  }
+  // As shares of the picture.
+  function corner(channel) {
+    const [line, column] = [Math.floor(channel / grid.columns), channel % grid.columns];
+    return {
       left: (grid.gap + column * (grid.cell_width + grid.gap)) / image.naturalWidth,
       top: (grid.gap + line * (grid.cell_height + grid.gap)) / image.naturalHeight,
-      width: grid.cell_width / image.naturalWidth,
-      height: grid.cell_height / image.naturalHeight,
     };
-    for (const [name, share] of Object.entries(place)) marker.style[name] = `${100 * share}%`;
+  }
+  function lay(element, shares) {
+    for (const [name, share] of Object.entries(shares)) element.style[name] = `${100 * share}%`;
   }
 
   // One filter, out of the picture of all.

@@ -52,6 +52,12 @@ function examples(take) {
   return [thumbs, told];
 }
 
+// TIFF, for one, is answered but not shown by every browser: then something else is.
+function shown(image, otherwise) {
+  image.addEventListener("error", () => image.replaceWith(otherwise));
+  return image;
+}
+
 function visited(current, open) {
   const label = (picture) => [...picture.answers.values()].at(-1)?.predictions[0].label ?? picture.name;
   return h(
@@ -71,7 +77,7 @@ function visited(current, open) {
             "aria-current": picture === current || (picture.id && picture.id === current?.id) ? "true" : null,
             on: { click: () => open(picture) },
           },
-          h("img", { src: picture.url, alt: "", width: 72, height: 72 }),
+          shown(h("img", { src: picture.url, alt: "", width: 72, height: 72 }), h("span", { class: "unseen", "aria-hidden": "true" }, "?")),
           h("span", { class: "thumb-name" }, picture.problem ? t("not_answered") : label(picture)),
         ),
       ),
@@ -104,15 +110,13 @@ export function welcome(root, { take, view }) {
 
 export function lookedAt(root, { picture, answer, brief }) {
   const image = h("img", { class: "shown", src: picture.url, alt: t("picture_named", { name: picture.name }) });
-  // TIFF, for one, is answered but not shown by every browser.
-  image.addEventListener("error", () => image.replaceWith(h("p", { class: "shown note" }, t("cannot_show"))));
   const first = answer?.predictions[0];
   fill(
     root,
     h(
       "figure",
       { class: "looked-at" },
-      image,
+      shown(image, h("p", { class: "shown note" }, t("cannot_show"))),
       h(
         "figcaption",
         {},

@@ -31,9 +31,9 @@ export async function why(root, context) {
     classes(answer, label, signal),
     h("div", { class: "pair" }, lime.element, cam.element),
     controls,
-    frame,
     trusted,
     explained(),
+    frame,
   );
 
   const style = (method) => ({

@@ -51,10 +51,15 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `served` keeps pictures."""
+    return tmp_path_factory.mktemp("browser") / "images"
+
+
+@pytest.fixture(scope="package")
+def served(store: Path) -> Iterator[str]:
     """The bundled models."""
-    store = str(tmp_path_factory.mktemp("browser") / "images")
-    settings = Settings(models=ROOT / "models", default_model="fruit_cnn", engine="openvino", store=store)
+    settings = Settings(models=ROOT / "models", default_model="fruit_cnn", engine="openvino", store=str(store))
     with LiveServer(create_app(settings)) as server:
         yield server.url
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 
 from service.security import add_key
 from service.settings import Settings
-from tests.browser.test_flows import LEMON, REFUSED, answered, choose, to_view
+from tests.browser.test_flows import ID, LEMON, REFUSED, answered, choose, to_view
 from tests.conftest import draw, encode
 
 Open = Callable[..., Page]
@@ -53,14 +52,12 @@ def test_a_link_to_a_picture_that_expired_asks_for_it_again(open_page: Open, ser
 
 
 def test_a_picture_that_expired_while_it_is_looked_at_is_sent_again(
-    open_page: Open, serve: Serve, shapes_models: Path, tmp_path: Path, circle: Path
+    open_page: Open, served: str, store: Path, circle: Path
 ) -> None:
-    store = tmp_path / "images"
-    url = serve(Settings(models=shapes_models, engine="openvino", store=str(store)))
-    page = open_page(url, expected=REFUSED)
+    page = open_page(served, expected=REFUSED)
     choose(page, circle)
-    expect(page.locator(".bar")).to_have_count(3)
-    kept = [path for path in store.rglob("*") if re.fullmatch("[0-9a-f]{64}.*", path.name) and path.is_file()]
+    expect(page).to_have_url(ID)
+    kept = list(store.rglob(f"{ID.search(page.url)[0].removeprefix('image_id=')}*"))
     assert kept
     for path in kept:
         path.unlink()
