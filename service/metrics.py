@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,6 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from service import __version__
+from service.choices import EngineName, Method
 from service.errors import ClientError, ImageError, Unavailable
 from service.team import Team
 
@@ -65,13 +67,13 @@ LABELS: dict[str, tuple[str, ...] | str] = {
     ),
     "sichtbar_images_removed.reason": ("abandoned", "expired", "room"),
     "sichtbar_image_lookups.result": ("found", "unknown", "unavailable"),
-    "method": ("lime", "gradcam"),
+    "method": get_args(Method),
     "sichtbar_explanations.outcome": ("done", "failed", "cancelled"),
     "sichtbar_explanation_jobs.state": ("queued", "running"),
     "sichtbar_explanation_cache.kind": ("explanation", "drawing"),
     "sichtbar_explanation_cache.result": ("hit", "miss"),
     "sichtbar_model_version_state.state": ("loading", "available", "unloading", "unloaded", "incomplete", "failed"),
-    "sichtbar_model_version_state.engine": ("openvino", "tensorflow", ""),
+    "sichtbar_model_version_state.engine": (*get_args(EngineName), ""),
 }
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import anyio
 import numpy as np
 from numpy.typing import NDArray
 
 from service.batcher import Batcher
+from service.choices import EngineName
 from service.engines.base import Engine, Outputs
 from service.errors import ModelRequired, ModelUnavailable, StartupFailed, UnknownModel, UnknownVersion
 from service.labels import Label, Labels
@@ -75,7 +76,7 @@ class Serving(NamedTuple):
 class Repository:
     """All versions that answer, and what became of the others."""
 
-    engine: Literal["openvino", "tensorflow"]
+    engine: EngineName
     """What runs them."""
 
     def __init__(

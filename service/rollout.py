@@ -15,11 +15,12 @@ from math import inf
 from pathlib import Path
 from shutil import rmtree
 from time import monotonic
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import anyio
 import structlog
 
+from service.choices import EngineName
 from service.engines import choose_engine, open_engine
 from service.engines.base import PROBE_TOLERANCE, ROUNDED_TOLERANCE, Engine, probe, warm_up
 from service.errors import StartupFailed
@@ -403,7 +404,7 @@ def _promised(folder: Path) -> Manifest:
 def _open(
     folder: Path,
     manifest: Manifest,
-    name: Literal["openvino", "tensorflow"],
+    name: EngineName,
     settings: Settings,
     shared: Path | None,
 ) -> Engine:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.choices import EngineName
 from service.errors import StartupFailed
 from service.policy import checked
 
@@ -67,7 +68,7 @@ class Settings(BaseSettings):
         default=1.0,
         description="Seconds that files of a version must stay as they are before they are read, or it is unloaded.",
     )
-    engine: Literal["auto", "openvino", "tensorflow"] = Field(
+    engine: Literal["auto"] | EngineName = Field(
         default="auto",
         description="What runs the networks; `auto`: TensorFlow where it sees a GPU, else OpenVINO.",
     )

@@ -102,6 +102,7 @@ ALLOWED = {
 SERVICE = [
     "service",
     "service.errors",
+    "service.choices",
     "service.manifest",
     "service.policy",
     "service.settings",
@@ -141,6 +142,7 @@ SERVICE = [
     "service.explain.question",
     "service.explain.model",
     "service.explain.superpixels",
+    "service.explain.heat",
     "service.explain.gradcam",
     "service.explain.surrogate",
     "service.explain.lime",

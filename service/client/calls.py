@@ -20,15 +20,16 @@ from PIL import Image
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict, Unpack
 
+from service.choices import Method
 from service.client.errors import NotSent, UnexpectedAnswer
 from service.client.exchange import Answer, Call, Request, opened
 from service.client.pictures import File, Picture, Pictures, file, files
-from service.explain.question import Fill, Method
+from service.explain.question import Fill
 from service.explain.style import Polarity, StyleName
 from service.http.schemas import (
     ExplanationJob,
     FilterStatistics,
-    GradcamAnswer,
+    HeatAnswer,
     LayerList,
     LayerStatistics,
     LimeAnswer,
@@ -42,7 +43,7 @@ from service.labels import Label
 
 REPORT, PAGE = "report/", "index.html"
 
-Numbers = LimeAnswer | GradcamAnswer
+Numbers = LimeAnswer | HeatAnswer
 NUMBERS: TypeAdapter[Numbers] = TypeAdapter(Annotated[Numbers, Field(discriminator="method")])
 
 
@@ -113,7 +114,7 @@ class LayerOptions(VersionOptions, total=False):
 class Explanation:
     """Why a model says what it says."""
 
-    numbers: LimeAnswer | GradcamAnswer
+    numbers: LimeAnswer | HeatAnswer
     """`numbers.method` tells which; LIME's have `weights()` and `segments()`."""
     png: bytes
     """The drawing's file."""

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from service.choices import Method
 from service.commands.asking import FAILURES, Key, problem
 from service.commands.explain_there import explain_there
 from service.commands.sources import SourceError, gather, pictures_below
@@ -19,7 +20,7 @@ from service.engines import choose_engine
 from service.errors import ServiceError
 from service.explain.folder import Explained, Sheet, explain_folder
 from service.explain.process import Explainer
-from service.explain.question import MAX_SAMPLES, MIN_SAMPLES, Method, Question, find_label
+from service.explain.question import MAX_SAMPLES, MIN_SAMPLES, Question, find_label
 from service.explain.style import Polarity, Style, StyleName
 from service.logs import configure_logging
 from service.repository import find_version

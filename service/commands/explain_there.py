@@ -17,7 +17,7 @@ from service.commands.sources import Source, fetching
 from service.errors import ModelRequired
 from service.explain.folder import Explained, Sheet, write
 from service.explain.question import Explanation as Numbers
-from service.explain.question import GradcamExplanation, LimeExplanation, Question, find_label
+from service.explain.question import HeatExplanation, LimeExplanation, Question, find_label
 from service.explain.style import Style
 from service.manifest import Manifest
 from service.states import ACTIVE
@@ -129,5 +129,5 @@ async def _followed(
 
 def _numbers(explanation: Explanation) -> Numbers:
     """As they are written where nobody is asked."""
-    kind = LimeExplanation if explanation.numbers.method == "lime" else GradcamExplanation
+    kind = LimeExplanation if explanation.numbers.method == "lime" else HeatExplanation
     return kind.model_validate(explanation.numbers.model_dump(include=set(kind.model_fields)))

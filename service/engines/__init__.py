@@ -1,18 +1,18 @@
-"""What runs a SavedModel: one small interface, two engines."""
+"""What runs a SavedModel: one small interface, and a module for each engine."""
 
 from __future__ import annotations
 
 import ctypes
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import structlog
 
-from service.engines.base import Engine
+from service.choices import EngineName
+from service.engines.base import Engine, Wishes
 from service.errors import StartupFailed
-
-EngineName = Literal["auto", "openvino", "tensorflow"]
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ def require_tensorflow() -> None:
         )
 
 
-def choose_engine(name: EngineName) -> Literal["openvino", "tensorflow"]:
+def choose_engine(name: Literal["auto"] | EngineName) -> EngineName:
     """Resolve `auto`: TensorFlow where it sees a GPU, else OpenVINO."""
     if name != "auto":
         return name
@@ -42,7 +42,7 @@ def choose_engine(name: EngineName) -> Literal["openvino", "tensorflow"]:
 
 
 def open_engine(
-    name: Literal["openvino", "tensorflow"],
+    name: EngineName,
     folder: Path,
     *,
     threads: int,
@@ -58,13 +58,9 @@ def open_engine(
 
     Each engine's module is imported only when it is used: TensorFlow alone takes seconds and hundreds of megabytes.
     """
-    if name == "tensorflow":
-        from service.engines.tensorflow import TensorFlowEngine, sees_gpu
-
-        return TensorFlowEngine(folder, threads=threads, compiles=sees_gpu())
-    from service.engines.openvino import OpenVINOEngine
-
-    return OpenVINOEngine(folder, threads=threads, exact=exact, few=few, shared=shared)
+    module = import_module(f"{__name__}.{name}")
+    engine: Engine = module.open_engine(folder, Wishes(threads, exact, few, shared))
+    return engine
 
 
 def _driver_shows_gpu() -> bool:

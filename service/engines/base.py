@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +26,15 @@ class Outputs(NamedTuple):
     """[N, C]."""
     recognition: NDArray[np.float32]
     """[N]: the higher, the surer that the picture shows one of the classes."""
+
+
+class Wishes(NamedTuple):
+    """How an engine shall compute, as far as it can: see `service.engines.open_engine`."""
+
+    threads: int
+    exact: bool
+    few: bool
+    shared: Path | None
 
 
 class Engine(Protocol):

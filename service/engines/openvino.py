@@ -21,7 +21,7 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino as ov  # noqa: E402
 import structlog  # noqa: E402
 
-from service.engines.base import Outputs  # noqa: E402
+from service.engines.base import Outputs, Wishes  # noqa: E402
 
 FILE = "model.xml"
 UNCOUNTED = {
@@ -72,6 +72,11 @@ class OpenVINOEngine:
         """See `Engine.predict`."""
         results = self._request.infer({"images": images}, share_inputs=True)
         return Outputs(*(results[name] for name in Outputs._fields))
+
+
+def open_engine(folder: Path, wishes: Wishes) -> OpenVINOEngine:
+    """See `service.engines.open_engine`."""
+    return OpenVINOEngine(folder, **wishes._asdict())
 
 
 def multiplications(model: ov.Model) -> float:

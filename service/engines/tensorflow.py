@@ -14,7 +14,7 @@ import structlog
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from service.engines.base import Outputs, batch_sizes
+from service.engines.base import Outputs, Wishes, batch_sizes
 
 log = structlog.get_logger()
 
@@ -48,6 +48,11 @@ class TensorFlowEngine:
             images = np.resize(images, (batch_sizes(count)[-1], *images.shape[1:]))
         outputs = self._serve(images=tf.constant(images))
         return Outputs(*(outputs[name].numpy()[:count] for name in Outputs._fields))
+
+
+def open_engine(folder: Path, wishes: Wishes) -> TensorFlowEngine:
+    """See `service.engines.open_engine`; it is always exact, and shares nothing."""
+    return TensorFlowEngine(folder, threads=wishes.threads, compiles=sees_gpu())
 
 
 class TensorFlowInspector:

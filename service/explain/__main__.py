@@ -11,12 +11,16 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 from socket import socket
+from typing import Literal
 
-from service.engines import EngineName, choose_engine
+from service.choices import EngineName
+from service.engines import choose_engine
 from service.explain.process import Models, Worker, answer_rings
 
 
-def main(engine: EngineName, threads: str, nice: str, descriptor: str, channel: str = "", again: str = "") -> None:
+def main(
+    engine: Literal["auto"] | EngineName, threads: str, nice: str, descriptor: str, channel: str = "", again: str = ""
+) -> None:
     """Serve the pipe until it is closed, or whoever rings until the channel is."""
     # Ctrl-C in a terminal and systemd's stop reach the whole group; the service decides when its explanations end.
     for number in (signal.SIGINT, signal.SIGTERM):

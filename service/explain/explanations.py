@@ -122,7 +122,7 @@ class Explanations:
         Raises:
             Overloaded: as many are queued and running as may be, or they hold as many bytes of pictures as they may.
         """
-        lane: Lane = "long" if asked.question.method == "lime" else "quick"
+        lane: Lane = "quick" if asked.question.method == "gradcam" else "long"
         new = asked.name not in self._computing
         if new and self._bytes + len(data) > self._max_bytes:
             raise Overloaded(f"explanations hold {self._bytes} bytes of pictures already")

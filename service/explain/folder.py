@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import TextIO
 from urllib.parse import quote
 
+from service.choices import Method
 from service.errors import BrokenImage, ExplainerDied, ExplanationFailed, ImageError
 from service.explain.process import Explainer
-from service.explain.question import Explanation, LimeExplanation, Method, Progress, Question
+from service.explain.question import Explanation, LimeExplanation, Progress, Question
 from service.explain.style import Style
 from service.explain.tasks import draw, explain
 from service.manifest import Manifest

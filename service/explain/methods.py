@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import get_args
 
 from PIL import Image
 
+from service.choices import Method
 from service.decode import decode
-from service.explain import gradcam, lime
 from service.explain.model import Model
-from service.explain.question import Explanation, Method, Question, Report
+from service.explain.question import Explanation, Question, Report
 
-METHODS: dict[Method, Callable[[Model, Report, Image.Image, Question, int], Any]] = {
-    "lime": lime.explain,
-    "gradcam": gradcam.explain,
+METHODS: dict[Method, Callable[[Model, Report, Image.Image, Question, int], Explanation]] = {
+    name: import_module(f"{__package__}.{name}").explain for name in get_args(Method)
 }
 
 
@@ -28,8 +28,7 @@ def explain(model: Model, report: Report, data: bytes, question: Question, max_p
     """
     seed = question.seed if question.seed is not None else seed_of(data)
     image = decode(data, max_pixels=max_pixels, target=model.manifest.input)
-    explanation: Explanation = METHODS[question.method](model, report, image, question, seed)
-    return explanation
+    return METHODS[question.method](model, report, image, question, seed)
 
 
 def seed_of(data: bytes) -> int:

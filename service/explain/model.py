@@ -6,11 +6,12 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.choices import EngineName
 from service.engines import open_engine
 from service.engines.base import Engine, Outputs
 from service.errors import ModelUnavailable
@@ -18,9 +19,6 @@ from service.manifest import InvalidVersion, Manifest, read_manifest, verify_fil
 
 if TYPE_CHECKING:
     from service.engines.tensorflow import TensorFlowInspector
-
-
-EngineName = Literal["openvino", "tensorflow"]
 
 
 class Model:

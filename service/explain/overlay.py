@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter1d
 from service import render
 from service.decode import decode
 from service.explain.model import Model
-from service.explain.question import Box, Explanation, GradcamExplanation, LimeExplanation, Report
+from service.explain.question import Box, Explanation, HeatExplanation, LimeExplanation, Report
 from service.explain.style import Style
 
 # A thumbnail is enlarged until its superpixels can be seen.
@@ -53,9 +53,7 @@ def draw(model: Model, report: Report, data: bytes, explanation: Explanation, st
     """
     canvas = _canvas(decode(data, max_pixels=max_pixels), style.size)
     place = _Place(canvas.size, explanation.box)
-    shown = (
-        _lime(place, explanation, style) if isinstance(explanation, LimeExplanation) else _gradcam(place, explanation)
-    )
+    shown = _lime(place, explanation, style) if isinstance(explanation, LimeExplanation) else _heat(place, explanation)
     picture = np.asarray(canvas, np.float32)
     if style.style == "heatmap":
         grey = render.grey(picture)
@@ -135,7 +133,7 @@ def _chosen(weights: NDArray[np.float64], style: Style) -> NDArray[np.intp]:
     return chosen
 
 
-def _gradcam(place: _Place, explanation: GradcamExplanation) -> _Shown:
+def _heat(place: _Place, explanation: HeatExplanation) -> _Shown:
     heat = np.clip(place.spread(np.array(explanation.heatmap), Image.Resampling.BICUBIC), 0, 1)
     seen = place.spread(np.ones((1, 1)), Image.Resampling.NEAREST) > 0
     return _Shown(

@@ -31,8 +31,9 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import structlog
 
 import service.explain
+from service.choices import EngineName
 from service.errors import Draining, ExplainerDied, ExplanationFailed, ServiceError
-from service.explain.model import EngineName, Model
+from service.explain.model import Model
 from service.explain.question import Cancelled, Progress
 
 R = TypeVar("R")

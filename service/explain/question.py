@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.choices import HeatMethod, Method
 from service.errors import UnknownLabel
 from service.manifest import Manifest
 
-Method = Literal["lime", "gradcam"]
 Fill = Literal["mean", "grey", "white"]
 
 MIN_SAMPLES, MAX_SAMPLES = 16, 10_000
@@ -119,18 +119,18 @@ class LimeExplanation(Frozen):
         return np.array([superpixel.weight for superpixel in self.superpixels])
 
 
-class GradcamExplanation(Frozen):
-    """Where a layer's feature maps speak for the class (Selvaraju et al., "Grad-CAM", 2017)."""
+class HeatExplanation(Frozen):
+    """Where a layer speaks for the class: by Grad-CAM, its feature maps (Selvaraju et al., 2017)."""
 
-    method: Literal["gradcam"] = "gradcam"
+    method: HeatMethod = "gradcam"
     class_index: int = Field(ge=0)
     probability: float = Field(ge=0, le=1, description="Of the class, for the whole picture.")
     box: Box
-    layer: str = Field(description="The layer whose feature maps are weighed.")
+    layer: str = Field(description="The layer that is looked at: by Grad-CAM, that whose feature maps are weighed.")
     heatmap: list[list[float]] = Field(description="[rows][columns] over `box`, 0 to 1; all 0 where nothing speaks.")
 
 
-Explanation = Annotated[LimeExplanation | GradcamExplanation, Field(discriminator="method")]
+Explanation = Annotated[LimeExplanation | HeatExplanation, Field(discriminator="method")]
 
 
 class Progress(NamedTuple):

@@ -28,7 +28,7 @@ from service.http.schemas import (
     ExplainQuery,
     ExplanationJob,
     ExplanationQuery,
-    GradcamAnswer,
+    HeatAnswer,
     JobLinks,
     JobProgress,
     LimeAnswer,
@@ -62,7 +62,7 @@ RESULT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The drawing, or with `format=json` its numbers.",
         "headers": ETAG | CACHE,
-        "model": LimeAnswer | GradcamAnswer,
+        "model": LimeAnswer | HeatAnswer,
         "content": {
             "image/png": {"schema": BINARY},
             "application/json": {"example": LimeAnswer.model_config["json_schema_extra"]["example"]},  # type: ignore[index]
@@ -306,7 +306,7 @@ def _json(want: Wanted, explanation: Explanation, *, hit: bool) -> Response:
         "label": manifest.labels[explanation.class_index],
     }
     numbers = explanation.model_dump()
-    answer = LimeAnswer(**about, **numbers) if explanation.method == "lime" else GradcamAnswer(**about, **numbers)
+    answer = LimeAnswer(**about, **numbers) if explanation.method == "lime" else HeatAnswer(**about, **numbers)
     return Response(answer.model_dump_json(), headers=_headers(want, hit=hit), media_type="application/json")
 
 

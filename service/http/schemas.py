@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from service.channels import ChannelStatistics, GridPlace
+from service.choices import Method
 from service.explain.question import (
     MAX_SAMPLES,
     MAX_SUPERPIXELS,
     MIN_SAMPLES,
     MIN_SUPERPIXELS,
     Fill,
-    GradcamExplanation,
+    HeatExplanation,
     LimeExplanation,
-    Method,
 )
 from service.explain.style import MAX_SIDE, MIN_SIDE, Polarity, StyleName
 from service.labels import LABELS, Label, Labels
@@ -279,8 +279,8 @@ class LimeAnswer(_About, LimeExplanation):
     )
 
 
-class GradcamAnswer(_About, GradcamExplanation):
-    """Grad-CAM's explanation."""
+class HeatAnswer(_About, HeatExplanation):
+    """An explanation by a heat map: Grad-CAM's."""
 
     model_config = _example(
         EXPLANATION_EXAMPLE | {"method": "gradcam", "layer": "conv2d_3", "heatmap": [[0.1, 0.9], [0.4, 1]]}

@@ -34,11 +34,11 @@ STOPS = 3
 class Program:
     """`python -m service` with settings; its log lines can be awaited."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, cwd: Path = ROOT, **settings: str) -> None:
         self.settings = settings
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service"],
-            cwd=ROOT,
+            cwd=cwd,
             env={**os.environ, "SICHTBAR_PORT": "0", **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.choices import Method
 from service.errors import BrokenImage, DeadlineExceeded, InferenceFailed
-from service.explain.question import Method
 from service.images.store import Reason
 from service.metrics import LABELS, Metrics
 from service.repository import State

@@ -10,7 +10,7 @@ from PIL import Image
 
 from service.explain.model import Model
 from service.explain.overlay import AGAINST, FOR, SMALLEST_SIDE, draw
-from service.explain.question import Box, GradcamExplanation, LimeExplanation, Superpixel, runs
+from service.explain.question import Box, HeatExplanation, LimeExplanation, Superpixel, runs
 from service.explain.style import Style, StyleName
 from tests.conftest import encode
 
@@ -47,14 +47,14 @@ def lime(box: Box = WHOLE) -> LimeExplanation:
     )
 
 
-def gradcam() -> GradcamExplanation:
+def gradcam() -> HeatExplanation:
     heat = np.zeros((4, 6))
     heat[1, 1] = 1
-    return GradcamExplanation(class_index=0, probability=0.9, box=WHOLE, layer="conv", heatmap=heat.tolist())
+    return HeatExplanation(class_index=0, probability=0.9, box=WHOLE, layer="conv", heatmap=heat.tolist())
 
 
 def drawn(
-    explanation: LimeExplanation | GradcamExplanation, data: bytes | None = None, **style: object
+    explanation: LimeExplanation | HeatExplanation, data: bytes | None = None, **style: object
 ) -> NDArray[np.int64]:
     data = data or picture()
     png = draw(cast(Model, None), lambda progress: None, data, explanation, Style(**style), 10**7)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def test_a_box_beyond_the_picture_is_cut_to_it() -> None:
     box = Box(left=0, top=-0.25, right=1, bottom=1.25)
     heat = np.zeros((6, 6))
     heat[3, :] = 1
-    explained = GradcamExplanation(class_index=0, probability=0.9, box=box, layer="conv", heatmap=heat.tolist())
+    explained = HeatExplanation(class_index=0, probability=0.9, box=box, layer="conv", heatmap=heat.tolist())
     pixels = drawn(explained, style="heatmap", opacity=1.0)
     # The fourth of six rows over one and a half heights: its middle is at 0.625 of the picture.
     assert int(pixels[:, 300].sum(axis=-1).argmax()) == pytest.approx(0.625 * 400, abs=15)

@@ -15,7 +15,7 @@ from PIL import Image
 from service.engines import choose_engine
 from service.explain.methods import explain
 from service.explain.model import Model
-from service.explain.question import GradcamExplanation, LimeExplanation, Question
+from service.explain.question import HeatExplanation, LimeExplanation, Question
 from tests.conftest import ROOT, encode
 from training.augment import cut_out
 
@@ -73,7 +73,7 @@ def lime_on_fruit(explained: LimeExplanation, fruit: NDArray[np.bool_]) -> list[
     return [bool(small[segments == s].mean() > 0.5) for s in best]
 
 
-def gradcam_on_fruit(explained: GradcamExplanation, fruit: NDArray[np.bool_]) -> bool:
+def gradcam_on_fruit(explained: HeatExplanation, fruit: NDArray[np.bool_]) -> bool:
     """Whether the map's greatest value is on the fruit, at the centre of its cell."""
     heat = np.array(explained.heatmap)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
@@ -92,7 +92,7 @@ def pointing_game(model: Model, pictures: Iterator[Composite], samples: int | No
         lime = explain(model, lambda progress: None, data, Question("lime", index, samples), MAX_PIXELS)
         gradcam = explain(model, lambda progress: None, data, Question("gradcam", index), MAX_PIXELS)
         assert isinstance(lime, LimeExplanation)
-        assert isinstance(gradcam, GradcamExplanation)
+        assert isinstance(gradcam, HeatExplanation)
         hits = lime_on_fruit(lime, fruit)
         first += hits[:1]
         top += hits
