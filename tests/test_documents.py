@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,14 +14,28 @@ from pathlib import Path
 
 import httpx
 import pytest
+import typer
 
 from service import __version__
 from service.app import create_app
+from service.errors import Fault, Unavailable
+from service.settings import table
 from tests import documents
 from tests.conftest import ROOT, LiveServer
+from training.__main__ import app as training
+from training.recipe import read_recipe
 
 STALE = "stale; run: python -m tests.documents"
 README = documents.README.read_text(encoding="utf-8")
+TEXTS = {path: path.read_text(encoding="utf-8") for path in documents.ALL}
+# What these show is for a service that is not the bundled one: other tests run it.
+OTHERS = {documents.EXTEND, documents.TRAIN}
+SHOWN = "\n".join(text for path, text in TEXTS.items() if path not in OTHERS)
+
+
+def every(pattern: str, text: str = SHOWN) -> list[str]:
+    """What the pattern finds, each once."""
+    return list(dict.fromkeys(re.findall(pattern, text, re.MULTILINE)))
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +70,16 @@ def test_the_tables_of_metrics_are_up_to_date(name: str) -> None:
     assert documents.section(name, documents.METRICS) == documents.tables()[name], STALE
 
 
+@pytest.fixture(scope="module")
+def reference() -> dict[str, str]:
+    return documents.reference()
+
+
+@pytest.mark.parametrize("name", ["calls", "parameters", "codes", "protocols"])
+def test_the_tables_of_the_api_are_up_to_date(reference: dict[str, str], name: str) -> None:
+    assert documents.section(name, documents.API) == reference[name], STALE
+
+
 @pytest.mark.parametrize("name", ["answer", "problem"])
 def test_shown_answers_are_the_service_s(bundled: httpx.Client, name: str) -> None:
     shown, given = documents.section(name), documents.contents(bundled)[name]
@@ -61,10 +87,8 @@ def test_shown_answers_are_the_service_s(bundled: httpx.Client, name: str) -> No
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
-@pytest.mark.parametrize(
-    "command", re.findall(r"^(?:curl|echo .*curl) .*$", README, re.MULTILINE), ids=lambda c: c[:50]
-)
-def test_every_curl_of_the_readme_works(bundled: httpx.Client, command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", every(r"^(?:curl|echo .*curl) .*$"), ids=lambda c: c[:50])
+def test_every_curl_of_the_documents_works(bundled: httpx.Client, command: str, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "README.md").symlink_to(documents.README)
     # The picture whose id the README shows.
@@ -80,6 +104,8 @@ def test_every_curl_of_the_readme_works(bundled: httpx.Client, command: str, tmp
     answer = json.loads(finished.stdout)
     if "README.md" in command:
         assert answer["status"] == 415
+    elif "/health/ready" in command:
+        assert answer == {"status": "ready"}
     elif ":predict" in command:
         labels = bundled.get("/models/fruit_vgg16/versions/1").json()["manifest"]["labels"]
         (prediction,) = answer["predictions"]
@@ -110,11 +136,11 @@ def rounded(printed: str) -> str:
     return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.2f}", printed.strip())
 
 
-PROGRAMS = re.findall(r"```python\n(.*?)```\n\nprints `(.*?)`", README, re.DOTALL)
+PROGRAMS = re.findall(r"```python\n(.*?)```\n\nprints `(.*?)`", SHOWN, re.DOTALL)
 
 
 @pytest.mark.parametrize(("program", "printed"), PROGRAMS, ids=[printed for _, printed in PROGRAMS])
-def test_every_program_of_the_readme_prints_what_it_says(
+def test_every_program_of_the_documents_prints_what_it_says(
     bundled: httpx.Client, tmp_path: Path, program: str, printed: str
 ) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -125,17 +151,15 @@ def test_every_program_of_the_readme_prints_what_it_says(
     assert rounded(finished.stdout) == rounded(printed)
 
 
-def test_the_readme_s_programs_are_all_run() -> None:
-    assert len(PROGRAMS) == README.count("```python") == 3
+def test_the_documents_programs_are_all_run() -> None:
+    assert len(PROGRAMS) == SHOWN.count("```python") == 4
 
 
-COMMANDS = re.findall(
-    r"^\.venv/bin/python (-m service predict .*|-m service explain .* --server .*)$", README, re.MULTILINE
-)
+COMMANDS = every(r"^\.venv/bin/python (-m service predict .*|-m service explain .* --server .*)$")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[:50])
-def test_every_command_of_the_readme_that_asks_a_service_works(
+def test_every_command_of_the_documents_that_asks_a_service_works(
     bundled: httpx.Client, tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -168,12 +192,79 @@ def test_every_example_picture_gets_its_true_answer(bundled: httpx.Client, model
         assert picture.stem in said
 
 
-def test_every_call_of_the_readme_s_table_is_there(bundled: httpx.Client) -> None:
-    paths = bundled.get("/openapi.json").json()["paths"]
-    listed = {(method.lower(), path) for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`?]*)", README)}
-    assert listed - {("get", "/docs"), ("get", "/openapi.json")} == {
-        (m, path) for path, calls in paths.items() for m in calls
+def test_every_call_that_is_named_is_there(bundled: httpx.Client) -> None:
+    called = {(method, path) for method, path, _ in documents.calls(bundled.get("/openapi.json").json())}
+    pages = {("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json")}
+    for path, text in TEXTS.items():
+        if path not in OTHERS:
+            text = text.split("## Other protocols")[0] if path == documents.API else text
+            named = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[^`?\s]*)", text))
+            assert named <= called | pages, path.name
+
+
+@pytest.mark.parametrize("command", every(r"^\.venv/bin/python -m training (.*)$", "\n".join(TEXTS.values())))
+def test_every_training_command_of_the_documents_is_one(command: str) -> None:
+    group = typer.main.get_command(training)
+    assert isinstance(group, typer.core.TyperGroup)
+    name, *arguments = shlex.split(command, comments=True)
+    # Parsed, and not run.
+    group.commands[name].make_context(name, arguments)
+
+
+def test_the_recipe_of_the_guide_is_one(tmp_path: Path) -> None:
+    (recipe,) = re.findall(r"```toml\n(.*?)```", TEXTS[documents.TRAIN], re.DOTALL)
+    (tmp_path / "things.toml").write_text(recipe)
+    assert read_recipe(str(tmp_path / "things.toml")).name == "things"
+
+
+OPERATE = TEXTS[documents.OPERATE]
+LOUD = {"warning", "error", "exception", "log"}
+
+
+def logged() -> dict[str, bool]:
+    """Every line of the service's log by its event, and whether it may be a warning or worse."""
+    events: dict[str, bool] = {}
+    for path in (ROOT / "service").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log."):
+                said = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+                for event in said:
+                    events[event] = events.get(event, False) or ast.unparse(node.func).removeprefix("log.") in LOUD
+    return events | {kind.code: True for kind in documents.STATUS if issubclass(kind, Fault)}
+
+
+def test_what_operating_names_exists() -> None:
+    known = documents.codes()
+    for status, code in re.findall(r"(\d{3}) `(\w+)`", OPERATE):
+        ended = status == "410" and issubclass(documents.KINDS[code], Unavailable)
+        assert known[code] == int(status) or ended, (status, code)
+    metrics = {documents.family(name): labels for name, _, labels, _ in documents.scraped()}
+    for name, _, given in re.findall(r"`(sichtbar_\w+)({([^}]*)})?`", OPERATE):
+        labels = metrics[documents.family(name)]
+        for label, _, value in (part.partition("=") for part in given.split(",") if part):
+            assert label in labels, (name, label)
+            values = documents.label_values(documents.family(name), label)
+            assert not value or not isinstance(values, tuple) or value.strip('"') in values, (name, label, value)
+            assert label != "code" or not value or value.strip('"') in known, value
+    assert set(re.findall(r"`(Sichtbar[A-Z]\w+)`", OPERATE)) == set(documents.alerts())
+    assert set(re.findall(r"SICHTBAR_\w+", OPERATE)) <= {name for name, _, _ in table()}
+
+
+def test_operating_says_what_every_warning_is_and_no_line_that_is_never_logged() -> None:
+    events = logged()
+    named = {
+        event
+        for row in re.findall(r"^\| .* \|$", OPERATE, re.MULTILINE)
+        if len(cells := row.strip("|").split("|")) == 5
+        for event in re.findall(r"`([a-z]+(?:_[a-z]+)*)`", cells[2])
     }
+    assert named - {"incomplete"} <= events.keys()
+    assert {event for event, loud in events.items() if loud} <= named
+
+
+def test_operating_names_every_problem_that_is_not_its_client_s_fault() -> None:
+    codes = {kind.code for kind in documents.STATUS if issubclass(kind, (Fault, Unavailable))}
+    assert codes <= set(re.findall(r"`(\w+)`", OPERATE))
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
@@ -182,8 +273,20 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
             assert target.startswith("https://") or (document.parent / target).exists(), (document.name, target)
 
 
+def test_every_link_to_a_heading_leads_to_one() -> None:
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text(encoding="utf-8")):
+            text = (document.parent / target if target else document).read_text(encoding="utf-8")
+            # As GitHub makes them.
+            anchors = {
+                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+                for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+            }
+            assert anchor in anchors, (document.name, target, anchor)
+
+
 def test_every_script_that_is_named_exists() -> None:
-    for document in ROOT.glob("*.md"):
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for script in re.findall(r"\./(scripts/\w+)", document.read_text(encoding="utf-8")):
             assert (ROOT / script).stat().st_mode & 0o111, script
 
