@@ -26,7 +26,6 @@ from tests.service.test_main import Program
 
 PICTURE = encode(draw("circle", 1))
 CLIENTS = 8
-TERMINATIONS = 3
 NAMES = itertools.count()
 LOST = 0
 
@@ -328,8 +327,8 @@ def answer_some(program: Program, worker: int | None = None, many: int = 100) ->
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_after_sigterm_under_load_no_answer_is_lost(serve_models: Callable[..., Models], size: int) -> None:
-    for _ in range(TERMINATIONS):
+def test_after_sigterm_under_load_no_answer_is_lost(serve_models: Callable[..., Models], size: int, times: int) -> None:
+    for _ in range(times):
         models = serve_models(SICHTBAR_WORKERS=str(size))
         until(lambda models=models: metric(models.client, "sichtbar_workers") == size)
         with load(models.client.base_url, Event()) as statuses:

@@ -153,7 +153,7 @@ def test_a_drawing_asked_for_before_sigterm_is_answered(start: Start) -> None:
 
 
 def test_explanations_are_given_until_the_delay_after_sigterm_is_over(start: Start) -> None:
-    program = start(SICHTBAR_SHUTDOWN_DELAY="8")
+    program = start(SICHTBAR_SHUTDOWN_DELAY="4")
     with client_of(program) as client:
         assert client.post("/explain", params=QUICK, files={"file": PICTURE}).status_code == 200
         program.process.send_signal(signal.SIGTERM)

@@ -28,7 +28,6 @@ from tests.conftest import ROOT, draw, encode
 
 PICTURE = encode(draw("circle", 1))
 Start = Callable[..., "Program"]
-STOPS = 3
 
 
 class Program:
@@ -335,7 +334,7 @@ def test_a_request_that_outlasts_the_drain_is_answered_as_one_and_the_exit_is_in
 
 
 def test_sigterm_under_load_answers_every_accepted_request(start: Start, times: int) -> None:
-    for _ in range(STOPS * times):
+    for _ in range(times):
         _stop_under_load(start())
 
 

@@ -81,7 +81,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory, drawn_folder: Path, recip
         text = text.replace(old, new)
     (folder / "other.toml").write_text(text)
     places = ("--data", drawn_folder, "--models", folder / "models", "--runs", folder / "runs")
-    fit = ("fit", folder / "other.toml", *places, "--epochs", "8")
+    fit = ("fit", folder / "other.toml", *places, "--no-maximise", "--epochs", "8")
     first, second = run(*fit, "--seed", "3"), here(*fit)
     return TwoRuns(folder / "models", [first.returncode, second.exit_code], [first.stdout, second.stdout])
 

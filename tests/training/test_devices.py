@@ -49,8 +49,9 @@ for names, rows, stages in (([], 20, [head, base]), (two, 20, [head, base]), (tw
         checkpoint = Checkpoint(folder / "checkpoint.npz")
         fitting = tiny.fitting(*stages)
         history = train(network, examples, held_out, fitting, cache=Cache(folder), checkpoint=checkpoint)
-    export.save(network, folder / str(len(found)))
-    export.verify(network, folder / str(len(found)), every.images)
+    if names and rows == 20:
+        export.save(network, folder / "exported")
+        export.verify(network, folder / "exported", every.images)
     weights = np.concatenate([weight.numpy().ravel() for weight in network.model.weights])
     found.append([[epoch.loss for epoch in history], weights.tolist()])
 print(json.dumps(found))
@@ -94,7 +95,12 @@ def test_what_bfloat16_trained_is_published_in_float32(tmp_path: Path, recipe_fi
             draw(shape, number).save(tmp_path / "pictures" / shape / f"{number}.png")
     recipe = read_recipe(str(recipe_file)).with_fitting(epochs=1)
     published = fit(
-        recipe, tmp_path / "pictures", tmp_path / "models", runs=tmp_path / "runs", precision="mixed_bfloat16"
+        recipe,
+        tmp_path / "pictures",
+        tmp_path / "models",
+        runs=tmp_path / "runs",
+        precision="mixed_bfloat16",
+        filters=False,
     )
     verify_files(published.folder, read_manifest(published.folder))
     saved = SavedModel.FromString((published.folder / "saved_model.pb").read_bytes())

@@ -23,6 +23,7 @@ SIDE = 256
 MAX_PIXELS = SIDE**2
 BACKGROUNDS = ("coffee", "astronaut", "rocket", "chelsea", "grass", "gravel", "brick", "immunohistochemistry")
 HIT = 0.8
+PICTURES = 8
 TOP = 3
 
 
@@ -101,9 +102,9 @@ def pointing_game(model: Model, pictures: Iterator[Composite], samples: int | No
 
 
 @pytest.mark.realdata
-def test_explanations_of_fruit_vgg16_lie_on_the_fruit(data_folder: Path) -> None:
+def test_explanations_of_fruit_vgg16_lie_on_the_fruit(data_folder: Path, times: int) -> None:
     model = Model(ROOT / "models" / "fruit_vgg16" / "1", choose_engine("auto"), threads=0)
-    first, top, heat = pointing_game(model, composites(data_folder, 16), samples=128)
+    first, top, heat = pointing_game(model, composites(data_folder, PICTURES * times), samples=128)
     assert first >= HIT
     assert top >= HIT
     assert heat >= HIT

@@ -219,7 +219,7 @@ def test_a_bug_is_an_error(app: FastAPI, client: httpx.Client, collector: Collec
 
 def test_explaining_drawing_and_looking_are_stages(client: httpx.Client, collector: Collector) -> None:
     picture = encode(draw("stripes", 1001))
-    explained = client.post("/explain?method=gradcam&wait=60", files={"file": picture}, timeout=60)
+    explained = client.post("/explain?samples=32&wait=60", files={"file": picture}, timeout=60)
     assert explained.status_code == 200
     spans = collector.trace(ids(explained)[0], "POST /explain")
     assert set(spans) == {"POST /explain", "decode", "store", "explain", "render"}
@@ -233,7 +233,7 @@ def test_explaining_drawing_and_looking_are_stages(client: httpx.Client, collect
 def test_a_job_s_explanation_belongs_to_the_request_that_asked_for_it(
     client: httpx.Client, collector: Collector
 ) -> None:
-    started = client.post("/explanations?method=gradcam", files={"file": encode(draw("stripes", 1002))}, timeout=60)
+    started = client.post("/explanations?samples=32", files={"file": encode(draw("stripes", 1002))}, timeout=60)
     assert started.status_code == 202
     spans = collector.trace(ids(started)[0], "explain")
     assert spans["explain"].parent_span_id.hex() == ids(started)[1]
