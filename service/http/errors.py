@@ -221,6 +221,9 @@ async def _invalid_request(request: Request, error: Exception) -> ErrorResponse:
 
 async def _framework_error(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        # FastAPI's answer to a body that it cannot decode; what it cannot parse is a RequestValidationError.
+        return _counted(request, failure(request.scope, errors.InvalidRequest("body: expected JSON in UTF-8")))
     title = HTTPStatus(error.status_code).phrase
     problem = Problem(
         title=title,

@@ -313,4 +313,8 @@ def test_an_admin_points_labels_and_the_file_keeps_them(models: Models) -> None:
     assert [path.name for path in (models.folder / "pointed").glob(".labels*")] == []
     for wrong in ({"stable": 9}, {"stbale": 1}, {"canary_weight": 2}):
         assert admin(models, "PUT", "/models/pointed/labels", json=wrong).status_code in (404, 422)
+    kind = {**SHOWN, "content-type": "application/json"}
+    no_text = models.client.put("/models/pointed/labels", headers=kind, content=b'{"stable": "\xff"}')
+    assert (no_text.status_code, no_text.json()["code"]) == (422, "invalid_request")
+    assert no_text.json()["detail"] == "body: expected JSON in UTF-8"
     assert models.labels("pointed")["stable"] == 1
