@@ -12,6 +12,8 @@ CALM_SECONDS = 0.2
 FIRST_TRY, TRIES_APART, LAST_TRY = 1.0, 4, 16.0
 # How many times as many wait then.
 TRIED = 4
+# What is done together should not take longer.
+TOGETHER_SECONDS = 0.25
 
 
 class Crowd:
@@ -53,6 +55,14 @@ class Crowd:
     def over(self) -> None:
         """Nothing waits, and nothing is being done."""
         self._until = float("-inf")
+
+    def at_once(self, most: int) -> int:
+        """How many of those that wait are done together, of at most so many: the next ones wait for all of them."""
+        if monotonic() < self._until:
+            return min(most, self._few)
+        # Where one takes long, many together take hardly less each.
+        soon = TOGETHER_SECONDS / self.pace.seconds if self.pace.seconds else most
+        return min(most, max(self._few, int(soon)))
 
     def surplus(self, waiting: int) -> int:
         """How many of those that wait are more than it takes now."""

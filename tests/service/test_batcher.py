@@ -141,7 +141,7 @@ async def test_a_full_queue_says_when_it_will_be_empty(monkeypatch: pytest.Monke
 
 async def test_once_too_many_came_few_are_taken_and_those_that_waited_longest_are_let_go() -> None:
     model = Model(is_open=False)
-    async with batcher(model, max_batch=4, max_queue=8) as batches:
+    async with batcher(model, max_batch=8, max_queue=8) as batches:
         first = asyncio.create_task(batches.submit(0))
         await until(lambda: model.batches)
         rest = [asyncio.create_task(batches.submit(n)) for n in range(1, 9)]
@@ -164,7 +164,7 @@ async def test_what_would_wait_longer_than_its_patience_is_not_taken(monkeypatch
     seconds = itertools.count(0, 3)
     monkeypatch.setattr(module, "perf_counter", lambda: next(seconds))
     model = Model()
-    async with Batcher(model, max_batch=4, max_queue=8, drain_seconds=5, patience=5) as batches:
+    async with Batcher(model, max_batch=8, max_queue=8, drain_seconds=5, patience=5) as batches:
         await batches.submit(0)
         model.gate.clear()
         tasks = [asyncio.create_task(batches.submit(0))]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service import crowd as module
-from service.crowd import CALM_SECONDS, FIRST_TRY, TRIES_APART, Crowd
+from service.crowd import CALM_SECONDS, FIRST_TRY, TOGETHER_SECONDS, TRIES_APART, Crowd
 
 
 class Clock:
@@ -23,13 +23,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_burst_is_taken_while_there_is_room(clock: Clock) -> None:
     crowd = Crowd(10, 2, 60)
     assert all(crowd.takes(waiting) for waiting in range(10))
-    assert crowd.surplus(10) == 0
+    assert (crowd.surplus(10), crowd.at_once(8)) == (0, 8)
 
 
 def test_after_one_too_many_only_few_are_taken_until_none_had_to_be_refused_for_a_while(clock: Clock) -> None:
     crowd = Crowd(10, 2, 60)
     assert not crowd.takes(10)
-    assert crowd.surplus(10) == 8
+    assert (crowd.surplus(10), crowd.at_once(8), crowd.at_once(1)) == (8, 2, 1)
     assert crowd.takes(1)
     clock.now = CALM_SECONDS / 2
     assert not crowd.takes(2)
@@ -47,6 +47,16 @@ def test_once_all_is_done_there_is_no_crowd(clock: Clock) -> None:
     assert not crowd.takes(2)
     crowd.over()
     assert crowd.takes(2)
+
+
+def test_no_more_are_done_together_than_soon_are_done_but_few_always(clock: Clock) -> None:
+    crowd = Crowd(100, 2, 60)
+    assert crowd.at_once(32) == 32
+    crowd.pace.took(TOGETHER_SECONDS / 11)
+    assert crowd.at_once(32) in (10, 11)
+    for _ in range(100):
+        crowd.pace.took(60.0)
+    assert crowd.at_once(32) == 2
 
 
 def test_nobody_is_taken_who_would_wait_too_long(clock: Clock) -> None:
