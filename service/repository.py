@@ -269,7 +269,7 @@ class Repository:
     def _why_not(self, model: str, version: int | Label) -> str:
         if isinstance(version, str):
             problem = self.label_problem(model)
-            return f", which {problem}" if problem else ", which labels none"
+            return f": {problem}" if problem else ", which labels none"
         state = self.told(model, version)
         return f", which {_said(state)}" if state else ""
 

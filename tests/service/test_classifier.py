@@ -27,7 +27,7 @@ PICTURE = Picture(encode(draw("circle", 1)))
 async def classifier(shapes_models: Path, request: pytest.FixtureRequest) -> AsyncIterator[Classifier]:
     """Lets two pictures wait, by default for ten seconds."""
     timeout = getattr(request, "param", 10)
-    settings = Settings(models=shapes_models, engine="openvino", max_queue=2, max_batch=4, timeout=timeout)
+    settings = Settings(models=shapes_models, engine="openvino", max_queue=2, max_batch=8, timeout=timeout)
     async with Classifier(settings) as classifier:
         yield classifier
 

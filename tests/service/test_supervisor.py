@@ -130,7 +130,8 @@ async def test_who_rings_for_a_helper_that_cannot_be_started_is_told_and_may_rin
     with capture_logs() as logs:
         helper = Helper(["/nowhere/helper"], {})
         assert await supervise(SERVE + RING + END_ALL + "; " + WAIT, size=1, helper=helper).run() == 0
-    assert [line["pause"] for line in logs if line["event"] == "explainer_not_started"] == [0.01, 0.02]
+    # Who rings again at once may be told together with the first.
+    assert [line["pause"] for line in logs if line["event"] == "explainer_not_started"] in ([0.01], [0.01, 0.02])
 
 
 def test_what_cannot_be_listened_on_is_said() -> None:
