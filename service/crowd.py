@@ -16,6 +16,32 @@ TRIED = 4
 TOGETHER_SECONDS = 0.25
 
 
+class Tries:
+    """When it is tried to take more, although some had to be refused: soon at first, later after each that failed."""
+
+    def __init__(self) -> None:
+        self._at = float("-inf")
+        self._pause = FIRST_TRY
+
+    def begin(self, now: float) -> None:
+        """A crowd has come."""
+        self._pause = FIRST_TRY
+        self._at = now + self._pause
+
+    def fail(self, now: float) -> None:
+        """The crowd is still there."""
+        self._pause = min(LAST_TRY, TRIES_APART * self._pause)
+        self._at = now + self._pause
+
+    def due(self, now: float) -> bool:
+        """Whether it may be tried."""
+        return now >= self._at
+
+    def recent(self, now: float) -> bool:
+        """Whether a crowd that has come now is the one for which it was tried."""
+        return now < self._at + self._pause
+
+
 class Crowd:
     """Decides who is taken into one queue.
 
@@ -30,8 +56,8 @@ class Crowd:
         self._most = most
         self._few = min(few, most)
         self._patience = patience
-        self._until = self._try_at = float("-inf")
-        self._pause = FIRST_TRY
+        self._until = float("-inf")
+        self._tries = Tries()
 
     def takes(self, waiting: int) -> bool:
         """Whether one more is taken, where so many wait already."""
@@ -39,13 +65,11 @@ class Crowd:
         if now >= self._until:
             taken = waiting < self._most and self.pace.seconds * waiting <= self._patience
             if not taken:
-                self._pause = FIRST_TRY
-                self._try_at = now + self._pause
-        elif now >= self._try_at:
+                self._tries.begin(now)
+        elif self._tries.due(now):
             taken = waiting < min(TRIED * self._few, self._most)
             if not taken:
-                self._pause = min(LAST_TRY, TRIES_APART * self._pause)
-                self._try_at = now + self._pause
+                self._tries.fail(now)
         else:
             taken = waiting < self._few
         if not taken:

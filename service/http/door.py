@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
+from service.crowd import CALM_SECONDS, Tries
 from service.errors import Overloaded
 from service.http.errors import failure, speaks_protocol
 from service.http.limits import SAFE
@@ -21,10 +22,6 @@ from service.metrics import Metrics
 
 # Requests that are begun in one turn of the event loop; and in the next, where more came.
 MOST, CROWDED = 256, 3
-# Without a refusal for so long, there is no crowd any more.
-CALM_SECONDS = 0.2
-# Seconds until it tries to take more nevertheless, and how many times longer after each that failed.
-FIRST_TRY, TRIES_APART, LAST_TRY = 1.0, 4, 16.0
 # How many times as many may come in a turn while it tries.
 MORE = 1.5
 TELL_SECONDS = 1.0
@@ -60,8 +57,8 @@ class Door:
         }
         self._may_begin = MOST
         self._may_come: float = MOST
-        self._calm_at = self._try_at = -inf
-        self._pause = FIRST_TRY
+        self._calm_at = -inf
+        self._tries = Tries()
         self._came = self._taken = 0
         self._refused = 0
 
@@ -94,10 +91,11 @@ class Door:
             self._calm_at = now + CALM_SECONDS
         if self._may_begin > CROWDED and self._came > self._may_come:
             self._may_begin = CROWDED
-            failed = now < self._try_at + self._pause
-            self._pause = min(LAST_TRY, TRIES_APART * self._pause) if failed else FIRST_TRY
-            self._try_at = now + self._pause
-        elif self._may_begin < MOST and now >= self._try_at:
+            if self._tries.recent(now):
+                self._tries.fail(now)
+            else:
+                self._tries.begin(now)
+        elif self._may_begin < MOST and self._tries.due(now):
             if self._may_begin == CROWDED:
                 self._may_come = min(MOST, MORE * self._came + CROWDED)
             if self._came <= self._may_come:

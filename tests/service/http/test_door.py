@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from structlog.testing import capture_logs
 
 from service.app import create_app
+from service.crowd import CALM_SECONDS, FIRST_TRY, TRIES_APART
 from service.http import connections, door
 from service.metrics import Metrics
 from service.settings import Settings
@@ -135,17 +136,17 @@ async def test_after_too_many_in_a_turn_few_are_taken_until_it_is_tried_again_or
         nonlocal now
         while now < moment:
             assert await taken(100) == few
-            now += door.CALM_SECONDS / 2
+            now += CALM_SECONDS / 2
 
-    await refused_until(door.FIRST_TRY)
+    await refused_until(FIRST_TRY)
     assert [await taken(100) for _ in range(3)] == [few, 2 * few, 4 * few]
     # Of a crowd more come the longer a turn lasts: the try has failed, and the next is made later.
     assert [await taken(160), await taken(100)] == [8 * few, few]
-    await refused_until(now + door.TRIES_APART * door.FIRST_TRY)
+    await refused_until(now + TRIES_APART * FIRST_TRY)
     assert [await taken(100) for _ in range(7)] == [few, 2 * few, 4 * few, 8 * few, 16 * few, 32 * few, 100]
     # Another crowd, and then a while without a refusal.
     assert [await taken(door.MOST + 1), await taken(100)] == [door.MOST, few]
-    now += door.CALM_SECONDS
+    now += CALM_SECONDS
     assert await taken(100) == 100
 
 
