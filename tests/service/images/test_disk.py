@@ -188,10 +188,14 @@ async def test_an_expired_picture_is_not_served_and_goes(opened: Open, folder: P
         os.utime(path, (time.time() - DAY - 1,) * 2)
         with pytest.raises(UnknownImage):
             await store.get(image_id)
-        assert path.exists()
-    async with opened() as store:
+    async with opened() as other:
         await until(lambda: not path.exists())
-        await until(lambda: counted(store, "sichtbar_images_removed_total", reason="expired") == 1)
+        # The first sweep of the store above may have been that late.
+        await until(
+            lambda: (
+                sum(counted(each, "sichtbar_images_removed_total", reason="expired") for each in (store, other)) == 1
+            )
+        )
         assert kept(folder) == {fresh}
 
 
