@@ -185,7 +185,7 @@ class Classifier:
         try:
             self._admit(version, size)
         except Unavailable:
-            self.metrics.model_requests.labels(*version.metric_labels, "unavailable").inc()
+            self.metrics.model_request_of(*version.metric_labels, "unavailable").inc()
             raise
 
     async def classify(

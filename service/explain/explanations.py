@@ -172,7 +172,7 @@ class Explanations:
                         digest=asked.version.digest,
                     )
                 )
-            self._metrics.stage_seconds.labels(*asked.version.metric_labels, "render").observe(perf_counter() - started)
+            self._metrics.stage_seconds_of(*asked.version.metric_labels, "render").observe(perf_counter() - started)
             if keep:
                 await self._results.put(name, png, shows_picture=True)
             return png

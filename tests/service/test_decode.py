@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import random
 import struct
 import zlib
@@ -13,6 +14,7 @@ from PIL import Image
 from service import decode as module
 from service.decode import FORMATS, decode, fit, pixels_if_quick, pixels_of
 from service.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
+from service.jpeg import read_plain
 from service.manifest import Input
 from tests.conftest import ROOT, draw, encode
 
@@ -244,6 +246,16 @@ def test_what_is_read_at_once_is_what_would_be_read_in_time(mode: str, kind: str
     pixels = pixels_if_quick(data, SQUARE, max_pixels=MAX)
     assert pixels is not None
     np.testing.assert_array_equal(pixels, pixels_of(data, SQUARE, max_pixels=MAX))
+
+
+@pytest.mark.parametrize("quality", [1, 30, 90])
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_plain_jpeg_has_the_pixels_that_pillow_reads(mode: str, options: dict[str, Any], quality: int) -> None:
+    data = encode(draw("circle", 1, (61, 47)).convert(mode), "JPEG", quality=quality, **options)
+    assert read_plain(data, MAX) is not None
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(np.asarray(decode(data, max_pixels=MAX)), np.asarray(image.convert("RGB")))
 
 
 def outcome(read: Callable[..., object], data: bytes) -> object:
