@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,7 +185,7 @@ def over(image: Image.Image, values: Floats, target: Input) -> Pixels:
     part = (x * columns, y * rows, (x + place.inner[0]) * columns, (y + place.inner[1]) * rows)
     values = np.nan_to_num(values)
     low, high = float(values.min()), float(values.max())
-    shares = (values - low) / max(high - low, np.finfo(np.float32).tiny)
+    shares = (values - low) / max(high - low, float(np.finfo(np.float32).tiny))
     strength = Image.fromarray(shares).resize(shown.shape[1::-1], Image.Resampling.BILINEAR, box=part)
     drawn = render.unseen(picture)
     drawn[window] = render.spotlight(shown, np.asarray(strength), OPACITY)
@@ -379,8 +379,8 @@ def _summary(maps: Floats) -> LayerSummary:
     )
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+def _short(value: SupportsFloat) -> float:
+    return float(f"{float(value):.{DIGITS}g}")
 
 
 def _some(name: str, known: list[str]) -> str:

@@ -353,7 +353,7 @@ def _checks(rng: np.random.Generator, height: int, width: int) -> NDArray[np.flo
     a, b = np.sin(x * frequency), np.sin(y * frequency)
     # A chess board, a tablecloth, tiles with joints.
     combined = (a * b, (a + b) / 2, np.maximum(np.abs(a), np.abs(b)) * 2 - 1)[rng.integers(3)]
-    return _edged(combined, rng)
+    return _edged(np.asarray(combined, np.float32), rng)
 
 
 def _cells(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:

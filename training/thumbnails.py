@@ -27,7 +27,7 @@ def write_overlay(path: Path, image: NDArray[np.uint8], heatmap: NDArray[np.floa
     """
     small = _fit(image).astype(np.float32)
     heat = _resized(heatmap[..., None], (small.shape[0], small.shape[1]), "bilinear")[..., 0]
-    heat = heat / max(float(heat.max()), np.finfo(np.float32).tiny)
+    heat = heat / max(float(heat.max()), float(np.finfo(np.float32).tiny))
     colours = colormaps["inferno"](heat)[..., :3] * 255
     share = HEAT_SHARE * heat[..., None]
     _save(path, (small * (1 - share) + colours * share).astype(np.uint8))

@@ -27,7 +27,7 @@ def explanation(
 
     `probability`: of the class, for the whole picture.
     """
-    scaled = heat / max(float(heat.max()), np.finfo(np.float32).tiny)
+    scaled = heat / max(float(heat.max()), float(np.finfo(np.float32).tiny))
     return HeatExplanation(
         method=method,
         class_index=class_index,
