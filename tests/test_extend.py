@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -120,6 +121,14 @@ def test_the_method_draws_what_the_document_asks(client: httpx.Client, extended:
     assert (heat.min(), heat.max()) == (0, 1)
     assert metric(client, "sichtbar_explanations_total", method="occlusion", outcome="done") == 1
     assert client.post("/explain", params={**query, "samples": 32}, files={"file": LEMON}).status_code == 422
+
+
+def test_the_method_is_asked_for_on_the_command_line(client: httpx.Client, extended: Path) -> None:
+    command = ["-m", "service", "explain", "examples/lemon.png", "--out", "out", "--method", "occlusion"]
+    subprocess.run([sys.executable, *command, "--server", str(client.base_url)], cwd=extended, check=True)
+    assert (extended / "out" / "lemon.png.occlusion.png").read_bytes().startswith(b"\x89PNG")
+    (numbers,) = json.loads((extended / "out" / "explanations.json").read_text())
+    assert (numbers["method"], numbers["label"], numbers["layer"]) == ("occlusion", "Lemon", "input")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl")

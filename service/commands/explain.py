@@ -58,7 +58,9 @@ def explain_pictures(
         str | None, typer.Option(help="Name of a model; else SICHTBAR_DEFAULT_MODEL, or the only one.")
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Number of a version; else the highest.")] = None,
-    method: Annotated[Literal["lime", "gradcam", "both"], typer.Option(help="How to explain.")] = "lime",
+    method: Annotated[
+        Literal[Method, "both"], typer.Option(help="How to explain; both: by LIME and by Grad-CAM.")
+    ] = "lime",
     label: Annotated[str | None, typer.Option(help="Class to explain; else the predicted one.")] = None,
     samples: Annotated[
         int | None,
@@ -73,8 +75,7 @@ def explain_pictures(
 ) -> None:
     """Explain pictures."""
     methods: list[Method] = ["lime", "gradcam"] if method == "both" else [method]
-    questions = {"lime": Question("lime", None, samples, seed), "gradcam": Question("gradcam")}
-    asked = [questions[each] for each in methods]
+    asked = [Question("lime", None, samples, seed) if each == "lime" else Question(each) for each in methods]
     look = Style(style, polarity, top_superpixels)
     if server is None and len(pictures) > 1:
         raise typer.BadParameter("expected one folder, or --server with several", param_hint="PICTURES")

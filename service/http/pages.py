@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import json
 import mimetypes
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import anyio
 from fastapi import APIRouter, HTTPException, Response
 
+from service.choices import Method
 from service.http.etags import IfNoneMatch, unless_held
 
 router = APIRouter()
 
 FOLDER = Path(__file__).parent.parent / "web"
 START = "index.html"
+METHODS = "methods.json"
 HEADERS = {
     # Its scripts and styles are files of its own; pictures are also shown from the memory of the page.
     "content-security-policy": (
@@ -62,11 +66,18 @@ async def file(name: str, if_none_match: IfNoneMatch = None) -> Response:
 
 @cache
 def _files() -> dict[str, _File]:
-    """All of them, by their path below the folder."""
-    return {path.relative_to(FOLDER).as_posix(): _read(path) for path in FOLDER.rglob("*") if path.is_file()}
+    """All of them, by their path below the folder; and which methods explain, with what each says of itself."""
+    found = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
+    found[METHODS] = json.dumps({method: _summary(method) for method in get_args(Method)}).encode()
+    return {name: _typed(name, content) for name, content in found.items()}
 
 
-def _read(path: Path) -> _File:
-    content = path.read_bytes()
-    kind = MEDIA_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "text/plain"
+def _typed(name: str, content: bytes) -> _File:
+    kind = MEDIA_TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "text/plain"
     return _File(content, kind, f'"{hashlib.sha256(content).hexdigest()}"')
+
+
+def _summary(method: str) -> str:
+    """The first line of its module, which is not imported here: only the process that explains needs it."""
+    module = FOLDER.parent / "explain" / f"{method}.py"
+    return (ast.get_docstring(ast.parse(module.read_bytes())) or "").partition("\n")[0]

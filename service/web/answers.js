@@ -1,6 +1,6 @@
 // What the model says: bars with probabilities, and whether it knows the thing at all.
 
-import { fill, h } from "./dom.js";
+import { fill, h, heading } from "./dom.js";
 import { number, percent, t } from "./i18n.js";
 import { link, note, place } from "./place.js";
 import { curl, takeAlong } from "./share.js";
@@ -52,14 +52,13 @@ export function see(root, { picture, answer }) {
   const command = () => curl("predict", { model: answer.model, version: answer.version }, { file: picture.name });
   fill(
     root,
-    h("h1", { id: "view-title", tabindex: "-1", class: "verdict" }, verdict(answer)),
+    heading(verdict(answer), "verdict"),
     recognition(answer),
     bars(shown),
     predictions.length > SHOWN_FIRST &&
       h(
         "button",
         {
-          type: "button",
           class: "quiet",
           id: "more",
           "aria-expanded": String(all),

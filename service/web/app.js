@@ -1,18 +1,20 @@
 // The page: from the address to what is shown, and from what the reader does to the address.
 
 import "./key.js";
+import { Problem } from "./api.js";
 import { see } from "./answers.js";
 import { catalogue } from "./catalogue.js";
 import { compare } from "./compare.js";
-import { byId, fill, h, say, tell } from "./dom.js";
-import { language, speak, speakOther, t } from "./i18n.js";
+import { byId, fill, h, heading, say } from "./dom.js";
+import { language, maybe, speak, speakOther, t } from "./i18n.js";
 import { inside } from "./inside.js";
 import { takesIn } from "./intake.js";
+import { methods } from "./methods.js";
 import { choices, listed } from "./models.js";
-import { lookedAt, others, welcome } from "./panel.js";
+import { lookedAt, others, visitedBefore, welcome } from "./panel.js";
 import { classify, add, fetched, remembered, visit, withId } from "./pictures.js";
-import { START, go, link, moved, note, place } from "./place.js";
-import { telling } from "./problems.js";
+import { START, go, link, moved, note, place, strays } from "./place.js";
+import { tell, telling } from "./problems.js";
 import { why } from "./why.js";
 
 const DRAWN = { see, why, inside, compare };
@@ -64,7 +66,7 @@ await speak();
 await begin();
 
 async function begin() {
-  fill(byId("view"), h("h1", { id: "view-title", class: "hidden" }, "Sichtbar"));
+  fill(byId("view"), heading("Sichtbar", "hidden"));
   try {
     list = await listed();
   } catch (error) {
@@ -83,7 +85,7 @@ async function begin() {
     }
   }
   if (current) showPanel();
-  else if (ids.length) await render();
+  else visitedBefore(take.open);
 }
 
 function model() {
@@ -108,6 +110,8 @@ async function take(files) {
 function open(picture, changes = FRESH) {
   current = picture;
   unnamed = picture.id === null;
+  // What was pressed where a visit begins goes with it: who pressed it begins at the answer.
+  if (byId("view").contains(document.activeElement)) document.activeElement.blur();
   // What the service calls it is known once it has answered.
   go({ ...changes, image_id: picture.id ?? "" }, { anew: unnamed });
 }
@@ -148,11 +152,13 @@ async function render({ travelled = false } = {}) {
   // What is there still belongs to another picture or model.
   byId("view").setAttribute("aria-busy", "true");
   let answer;
+  let known;
   try {
-    answer = await classify(current, model(), place.version, { signal });
+    [answer, known] = await Promise.all([classify(current, model(), place.version, { signal }), view !== "see" && methods()]);
   } catch (error) {
     if (!signal.aborted) {
       current.problem = error;
+      showPanel();
       showProblem(error, () => render());
     }
     return;
@@ -168,7 +174,7 @@ async function render({ travelled = false } = {}) {
   showPanel(answer);
   if (view === "see") say(t("answer_said", { name: current.name, label: answer.predictions[0].label }));
   try {
-    const drawn = DRAWN[view](byId("view"), { picture: current, answer, signal });
+    const drawn = DRAWN[view](byId("view"), { picture: current, answer, known, signal });
     arrive(travelled);
     await drawn;
   } catch (error) {
@@ -176,15 +182,26 @@ async function render({ travelled = false } = {}) {
   }
 }
 
-// Where the address names a model or version that is not here, the usual one answers.
+// What the address says and is not here is told, and taken out of it; the usual is shown.
 function mend() {
+  const found = strays();
+  if (found.length) {
+    const wanted = found.map(([name, given]) => `${name}=${given}`).join(", ");
+    const instead = found.map(([name, , usual]) => maybe([name, usual || "auto"].join("_")) ?? usual).filter(String);
+    tell(instead.length ? "no_value" : "no_name", { wanted, shown: instead.join(", ") });
+    note({});
+  }
+  mendModel();
+}
+
+function mendModel() {
   if (!list.models.length) return;
   const wanted = place.version ? `${model()}/${place.version}` : model();
   const found = list.models.find(({ name }) => name === model());
   if (place.model && !found) note({ model: "", version: "" });
   else if (place.version && found && !has(found, place.version)) note({ version: "" });
   else return;
-  tell(t("no_model", { wanted, shown: model() }));
+  tell("no_model", { wanted, shown: model() });
 }
 
 function has({ versions, labels: { stable, canary } }, wanted) {
@@ -197,6 +214,7 @@ function has({ versions, labels: { stable, canary } }, wanted) {
 async function wanted(signal) {
   const id = place.image_id;
   if (!id) return unnamed ? current : null;
+  if (!/^[0-9a-f]{64}$/.test(id)) throw new Problem({ code: "invalid_request" });
   if (current?.id === id) return current;
   return withId(id) ?? fetched(id, remembered().find((known) => known.id === id)?.name ?? t("from_link"), { signal });
 }
@@ -222,7 +240,7 @@ function showProblem(error, again, { lost = false } = {}) {
     byId("view").prepend(telling(error, again));
     return;
   }
-  fill(byId("view"), h("h1", { id: "view-title", tabindex: "-1" }, t("went_wrong")), telling(error, again));
+  fill(byId("view"), heading(t("went_wrong")), telling(error, again));
 }
 
 function drawFrame() {

@@ -1,22 +1,27 @@
 // The models: which versions there are, what became of them, and what training measured.
 
 import { access, address, blob } from "./api.js";
-import { fill, h, show } from "./dom.js";
+import { byId, fill, h, heading, show } from "./dom.js";
+import { fold, opened } from "./folds.js";
 import { number, percent, t } from "./i18n.js";
 import { card, listedAgain } from "./models.js";
-import { go } from "./place.js";
-import { telling } from "./problems.js";
+import { OF_A_VERSION, go, note } from "./place.js";
+import { tell, telling } from "./problems.js";
 
 const FEW_LABELS = 24;
 
 export async function catalogue(root, { signal }) {
-  const title = h("h1", { id: "view-title", tabindex: "-1" }, t("models_title"));
   const list = h("div", { class: "models" }, h("p", { class: "note" }, t("asking")));
-  fill(root, title, h("p", { class: "lead" }, t("models_more")), list);
+  fill(root, heading(t("models_title")), h("p", { class: "lead" }, t("models_more")), list);
   try {
     const { models } = await listedAgain();
     const drawn = await Promise.all(models.map(modelOf));
-    if (!signal.aborted) fill(list, drawn);
+    if (signal.aborted) return;
+    fill(list, drawn);
+    const gone = opened().filter((id) => OF_A_VERSION.test(id) && !byId(id));
+    if (!gone.length) return;
+    for (const id of gone) tell("gone", { wanted: id.replace(OF_A_VERSION, "$2/$3") });
+    note({ open: opened().filter((id) => !gone.includes(id)).join(" ") });
   } catch (error) {
     if (!signal.aborted) fill(list, telling(error, () => catalogue(root, { signal })));
   }
@@ -62,12 +67,12 @@ async function versionOf(model, { version, state, engine, reason }, labels) {
     reason && h("p", { class: "note", lang: "en" }, reason),
     h("p", { lang: "en" }, manifest.description),
     figures(manifest),
-    labelsOf(manifest.labels),
+    labelsOf(manifest.labels, `labels-${model}-${version}`),
     manifest.limitations && h("p", {}, h("strong", {}, t("limitations")), " ", h("span", { lang: "en" }, manifest.limitations)),
-    h("div", { class: "row" }, h("button", { type: "button", class: "main", on: { click: () => go({ model, version: String(version), view: "see", label: "", layer: "", channel: "" }) } }, t("use"))),
+    h("div", { class: "row" }, h("button", { class: "main", on: { click: () => go({ model, version: String(version), view: "see", label: "", layer: "", channel: "" }) } }, t("use"))),
     diagram(model, version),
     report(model, version, manifest),
-    h("details", {}, h("summary", {}, t("origin")), h("p", { lang: "en" }, `${manifest.licence}. ${manifest.attribution}`)),
+    fold(`origin-${model}-${version}`, t("origin"), h("p", { lang: "en" }, `${manifest.licence}. ${manifest.attribution}`)),
   );
 }
 
@@ -87,10 +92,10 @@ function figures({ input, parameters, labels, layers, metrics, data }) {
   return h("dl", { class: "numbers" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
-function labelsOf(labels) {
+function labelsOf(labels, id) {
   const chips = (some) => h("ul", { class: "labels" }, some.map((label) => h("li", {}, label)));
   if (labels.length <= FEW_LABELS) return chips(labels);
-  return [chips(labels.slice(0, FEW_LABELS)), h("details", {}, h("summary", {}, t("all_labels", { count: number(labels.length) })), chips(labels))];
+  return [chips(labels.slice(0, FEW_LABELS)), fold(id, t("all_labels", { count: number(labels.length) }), chips(labels))];
 }
 
 // Something that is fetched once it is looked at.
@@ -108,7 +113,8 @@ function later(id, title, load) {
       fill(body, telling(error));
     }
   };
-  const element = h("details", { id, on: { toggle: open } }, h("summary", {}, title), body);
+  const element = fold(id, title, body);
+  element.addEventListener("toggle", open);
   return element;
 }
 

@@ -1,41 +1,46 @@
 // The same picture, two models or versions.
 
 import { bars, recognition, verdict } from "./answers.js";
-import { fill, h, show, tell } from "./dom.js";
+import { fill, h, heading, show } from "./dom.js";
 import { anew, drawing, explanation } from "./explanations.js";
 import { percent, t } from "./i18n.js";
+import { quickFirst, wordsOf } from "./methods.js";
 import { choices, listed } from "./models.js";
 import { classify } from "./pictures.js";
-import { CHOICES, go, note, place } from "./place.js";
-import { telling } from "./problems.js";
+import { go, note, place } from "./place.js";
+import { tell, telling } from "./problems.js";
 import { curl, curlAbout, saved, takeAlong } from "./share.js";
 
-const STYLES = {
-  gradcam: { style: "heatmap", opacity: 0.7, size: 512 },
-  lime: { style: "overlay", opacity: 0.7, size: 512, polarity: "both", top_superpixels: 8 },
-};
+const look = (method) => ({
+  ...(method === "lime" ? { style: "overlay", polarity: "both", top_superpixels: 8 } : { style: "heatmap" }),
+  opacity: 0.7,
+  size: 512,
+});
 const begun = anew();
 
 export async function compare(root, context) {
-  const { picture, answer } = context;
+  const { picture, answer, known } = context;
   const signal = begun(context.signal);
-  const title = h("h1", { id: "view-title", tabindex: "-1" }, t("compare_title"));
   const all = choices(await listed());
   if (signal.aborted) return;
   // The same version, asked for by its number, would be no comparison.
   const others = all.filter(({ model, version, of }) => model !== answer.model || (of > 1 && version && Number(version) !== answer.version));
   if (!others.length) {
-    fill(root, title, h("p", {}, t("compare_alone")));
+    fill(root, heading(t("compare_title")), h("p", {}, t("compare_alone")));
     return;
   }
   const name = ({ model, version }) => (version ? `${model}/${version}` : model);
   const isWanted = ({ model, version, only = version }) => [name({ model, version }), name({ model, version: only })].includes(place.beside);
   const beside = others.find(isWanted) ?? others[0];
   if (place.beside && !all.some(isWanted)) {
-    tell(t("no_model", { wanted: place.beside, shown: name(beside) }));
+    tell("no_model", { wanted: place.beside, shown: name(beside) });
   }
   // A link says what was compared, whatever the service would choose by then.
   note({ model: answer.model, beside: name(beside) });
+  if (!Object.hasOwn(known, place.method)) {
+    tell("no_method", { wanted: place.method, shown: wordsOf("gradcam", "name") });
+    note({ method: "" });
+  }
   const { method } = place;
   const select = h(
     "select",
@@ -45,11 +50,10 @@ export async function compare(root, context) {
   const how = h(
     "div",
     { class: "row segments-row", role: "group", "aria-label": t("view_why") },
-    CHOICES.method.map((each) =>
+    quickFirst(known).map((each) =>
       h(
         "button",
         {
-          type: "button",
           id: `method-${each}`,
           "aria-pressed": String(each === method),
           on: {
@@ -59,7 +63,7 @@ export async function compare(root, context) {
             },
           },
         },
-        t(each),
+        wordsOf(each, "name"),
       ),
     ),
   );
@@ -71,7 +75,7 @@ export async function compare(root, context) {
     [answer, beside]
       .flatMap(({ model, version }) => [
         curl("predict", { model, version }, { file: picture.name }),
-        curlAbout(picture, "explain", { model, version, method, ...STYLES[method] }, { save: `${[model, version].filter(Boolean).join("-")}.png` }),
+        curlAbout(picture, "explain", { model, version, method, ...look(method) }, { save: `${[model, version].filter(Boolean).join("-")}.png` }),
       ])
       .join("\n");
   const along = () => fill(frame, takeAlong({ picture, command, drawings }));
@@ -82,7 +86,7 @@ export async function compare(root, context) {
   along();
   fill(
     root,
-    title,
+    heading(t("compare_title")),
     h("div", { class: "row" }, h("label", { for: "beside" }, t("compare_with", { model: `${answer.model}/${answer.version}` })), select, how),
     said,
     h("div", { class: "pair" }, left, right),
@@ -135,8 +139,8 @@ async function explain(shown, answer, context) {
   const busy = root.querySelector(".explanation");
   try {
     const { job } = await explanation(picture, { model, version, label, method }, { signal, onProgress() {} });
-    const get = () => drawing(job, STYLES[method], signal);
-    image.alt = t(`${method}_alt`, { label });
+    const get = () => drawing(job, look(method), signal);
+    image.alt = wordsOf(method, "alt", { label });
     await show(image, await get());
     image.hidden = false;
     words.replaceChildren();

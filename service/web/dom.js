@@ -5,6 +5,7 @@ const DRAWN = new Set(["svg", "path", "line", "polyline", "text", "g", "rect"]);
 
 export function h(tag, given = {}, ...children) {
   const element = DRAWN.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  if (tag === "button") element.type = "button";
   for (const [name, value] of Object.entries(given)) {
     if (value === undefined || value === null || value === false) continue;
     if (name === "on") for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
@@ -23,14 +24,10 @@ export function fill(element, ...children) {
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
-export const byId = (id) => document.getElementById(id);
+// A view's, where who comes to it by keyboard, or listens, begins.
+export const heading = (words, look) => h("h1", { id: "view-title", tabindex: "-1", class: look }, words);
 
-// What the address asks for and is not here, and what is shown instead.
-export function tell(text) {
-  const told = byId("told");
-  told.textContent = text && `${told.textContent} ${text}`.trim();
-  told.hidden = !text;
-}
+export const byId = (id) => document.getElementById(id);
 
 // For who does not see what changed.
 export function say(text) {

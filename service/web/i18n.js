@@ -54,15 +54,17 @@ export function percent(share) {
   return shares(share, share > 0.995 || share < 0.005 ? 2 : share > 0.095 ? 0 : 1);
 }
 
+const minus = (written) => written.replace("-", "−");
+
 export const number = (value, digits = 0, least = 0) =>
-  new Intl.NumberFormat(language, { minimumFractionDigits: least, maximumFractionDigits: digits }).format(value);
+  minus(new Intl.NumberFormat(language, { minimumFractionDigits: least, maximumFractionDigits: digits }).format(value));
 
 const RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
 export function significant(value, digits = 3) {
   const format = new Intl.NumberFormat(language, { maximumSignificantDigits: digits });
-  if (value === 0 || Math.abs(value) >= 0.001) return format.format(value);
+  if (value === 0 || Math.abs(value) >= 0.001) return minus(format.format(value));
   const exponent = Math.floor(Math.log10(Math.abs(value)));
   const raised = String(-exponent).replace(/\d/g, (digit) => RAISED[digit]);
-  return `${format.format(value / 10 ** exponent)} × 10⁻${raised}`;
+  return `${minus(format.format(value / 10 ** exponent))} × 10⁻${raised}`;
 }

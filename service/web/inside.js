@@ -2,11 +2,11 @@
 
 import { blob, json } from "./api.js";
 import { curl, curlAbout, takeAlong } from "./share.js";
-import { fill, h, say, show, tell } from "./dom.js";
+import { fill, h, heading, say, show } from "./dom.js";
 import { number, percent, significant, maybe, t } from "./i18n.js";
 import { CHOICES, go, note, place } from "./place.js";
 import { about } from "./pictures.js";
-import { telling } from "./problems.js";
+import { tell, telling } from "./problems.js";
 import { softmax } from "./softmax.js";
 
 // No layer's name begins so.
@@ -18,12 +18,17 @@ export async function inside(root, context) {
   const { picture, answer, signal } = context;
   const row = h("div", {});
   const detail = h("div", { class: "detail", id: "detail" });
-  fill(root, h("h1", { id: "view-title", tabindex: "-1" }, t("inside_title")), h("p", { class: "lead" }, t("inside_more")), row, detail);
+  const frame = () => fill(root, heading(t("inside_title")), h("p", { class: "lead" }, t("inside_more")), row, detail);
+  // Who goes from layer to layer stays among them.
+  const among = document.activeElement?.closest(".layer");
+  if (!among) frame();
   let walk;
   try {
     walk = await walked(picture, answer, signal);
   } catch (error) {
-    if (!signal.aborted) fill(detail, telling(error, () => inside(root, context)));
+    if (signal.aborted) return;
+    frame();
+    fill(detail, telling(error, () => inside(root, context)));
     return;
   }
   if (signal.aborted) return;
@@ -32,12 +37,13 @@ export async function inside(root, context) {
   const known = [input, ...walk.layers, { name: SOFTMAX }];
   let layer = place.layer ? known.find((each) => each.name === place.layer) : first;
   if (!layer) {
-    tell(t("no_layer", { wanted: place.layer, shown: first.name }));
+    tell("no_layer", { wanted: place.layer, shown: first.name });
     note({ layer: "", channel: "" });
     layer = first;
   }
   const { name } = layer;
   fill(row, layersOf(walk, name, picture));
+  if (among) frame();
   keepInSight(row.querySelector("[aria-current]"), row.firstElementChild);
   if (name === SOFTMAX) await softmax(detail, { picture, walk, answer, signal });
   else await layerDetail(detail, { ...context, layer });
@@ -73,7 +79,6 @@ function layersOf(walk, current, picture) {
       h(
         "button",
         {
-          type: "button",
           class: "layer",
           id: `layer-${name}`,
           "aria-current": name === current ? "true" : null,
@@ -145,7 +150,6 @@ async function layerDetail(root, { picture, answer, signal, layer }) {
             h(
               "button",
               {
-                type: "button",
                 id: `aspect-${name}`,
                 "aria-pressed": String(place.aspect === name),
                 on: {
@@ -225,7 +229,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
   const step = (by, key) =>
     h(
       "button",
-      { type: "button", class: "icon", id: `channel${by}`, "aria-label": t(key), on: { click: () => choose((field.valueAsNumber || 0) + by) } },
+      { class: "icon", id: `channel${by}`, "aria-label": t(key), on: { click: () => choose((field.valueAsNumber || 0) + by) } },
       by < 0 ? "‹" : "›",
     );
   fill(
@@ -245,7 +249,7 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
           { class: "chips" },
           h("span", { class: "note" }, t("strongest")),
           strongest.map(({ channel }) =>
-            h("button", { type: "button", class: "chip", id: `strong-${channel}`, on: { click: () => choose(channel) } }, String(channel)),
+            h("button", { class: "chip", id: `strong-${channel}`, on: { click: () => choose(channel) } }, String(channel)),
           ),
         ),
     ),
@@ -345,11 +349,15 @@ async function gridOf(root, one, { picture, params, statistics, drawn, layer, sp
     }
   }
 
-  if (Number(place.channel) >= count) note({ channel: "" });
-  if (place.channel !== "") choose(Number(place.channel));
-  else if (strongest.length) {
-    mark(strongest[0].channel);
-    field.value = strongest[0].channel;
-    await large(strongest[0].channel);
+  const usual = strongest[0]?.channel ?? 0;
+  if (place.channel && !(/^\d+$/.test(place.channel) && Number(place.channel) < count)) {
+    tell("no_channel", { wanted: place.channel, layer: layer.name, last: number(count - 1), shown: number(usual) });
+    note({ channel: "" });
+  }
+  if (place.channel) choose(Number(place.channel));
+  else {
+    mark(usual);
+    field.value = usual;
+    await large(usual);
   }
 }

@@ -1,6 +1,7 @@
 // Pictures come in: dropped, pasted, chosen, photographed.
 
 import { byId } from "./dom.js";
+import { moved } from "./place.js";
 
 let take = () => {};
 
@@ -55,6 +56,7 @@ export async function photograph() {
     return choose();
   }
   dialog.addEventListener("close", stop, { once: true });
+  moved.addEventListener("moved", () => dialog.close(), { once: true });
   byId("camera-cancel").onclick = () => dialog.close();
   byId("camera-take").onclick = () => {
     const canvas = document.createElement("canvas");

@@ -2,7 +2,7 @@
 
 import { blob } from "./api.js";
 import { recognition } from "./answers.js";
-import { fill, h } from "./dom.js";
+import { byId, fill, h, heading } from "./dom.js";
 import { percent, t } from "./i18n.js";
 import { choose, photograph } from "./intake.js";
 import { visit } from "./pictures.js";
@@ -14,8 +14,8 @@ const ways = (main) =>
   h(
     "div",
     { class: "row ways" },
-    h("button", { type: "button", class: main ? "main" : "", id: "choose", on: { click: choose } }, t("choose")),
-    h("button", { type: "button", id: "photograph", on: { click: photograph } }, t("photograph")),
+    h("button", { class: main ? "main" : "", id: "choose", on: { click: choose } }, t("choose")),
+    h("button", { id: "photograph", on: { click: photograph } }, t("photograph")),
   );
 
 function examples(take) {
@@ -38,7 +38,6 @@ function examples(take) {
         h(
           "button",
           {
-            type: "button",
             class: "thumb",
             id: `example-${name}`,
             "aria-label": t("example_of", { name: t(`example_${name}`) }),
@@ -49,7 +48,7 @@ function examples(take) {
       ),
     ),
   );
-  return [thumbs, told];
+  return [thumbs, h("p", { class: "note" }, t("examples_note")), told];
 }
 
 // TIFF, for one, is answered but not shown by every browser: then something else is.
@@ -70,7 +69,6 @@ function visited(current, open) {
         h(
           "button",
           {
-            type: "button",
             class: "thumb",
             id: `visit-${picture.key}`,
             "aria-label": `${picture.name}: ${picture.problem ? t("not_answered") : label(picture)}`,
@@ -92,7 +90,7 @@ export function welcome(root, { take, view }) {
     h(
       "div",
       { class: "welcome" },
-      h("h1", { id: "view-title", tabindex: "-1" }, t("welcome")),
+      heading(t("welcome")),
       h("p", { class: "lead" }, t(view === "see" ? "welcome_more" : "first_a_picture")),
       h(
         "div",
@@ -103,9 +101,15 @@ export function welcome(root, { take, view }) {
       ),
       h("h2", { class: "small" }, t("examples")),
       examples(take),
-      visit.length > 0 && [h("h2", { class: "small" }, t("visit")), visited(null, take.open)],
+      h("div", { class: "tray", id: "visited" }),
     ),
   );
+  visitedBefore(take.open);
+}
+
+export function visitedBefore(open) {
+  const root = byId("visited");
+  if (root && visit.length) fill(root, h("h2", { class: "small" }, t("visit")), visited(null, open));
 }
 
 export function lookedAt(root, { picture, answer, brief }) {

@@ -11,15 +11,17 @@ export const CHOICES = {
   superpixels: ["", "20", "100"],
   aspect: ["maps", "filters"],
   over: ["true", "false"],
-  method: ["gradcam", "lime"],
 };
 export const SLIDERS = {
   top_superpixels: { min: 1, max: 200, step: 1, usual: 5 },
   opacity: { min: 0, max: 1, step: 0.05, usual: 0.7 },
   sharpness: { min: -2, max: 2, step: 0.1, usual: 0 },
 };
-const NAMED = ["image_id", "model", "version", "view", "label", "layer", "channel", "beside"];
+const NAMED = ["image_id", "model", "version", "view", "label", "layer", "channel", "beside", "method", "open"];
 const NAMES = [...new Set([...NAMED, ...Object.keys(CHOICES), ...Object.keys(SLIDERS)])];
+// What can be opened, by its id: of a version, or of any view.
+export const OF_A_VERSION = /^(report|diagram|origin|labels)-(.+)-(\d+)$/;
+const OF_A_VIEW = /^(|call|numbers|how-.+)$/;
 
 export const place = read();
 // Where a visit begins, with the same model.
@@ -33,16 +35,31 @@ function meantBy(names, given) {
   return Object.fromEntries(names.map((name) => [name, meant(name, given.get(name) ?? "")]));
 }
 
-function meant(name, given) {
-  if (name in CHOICES) return CHOICES[name].includes(given) ? given : CHOICES[name][0];
-  if (name in SLIDERS) return onSlider(SLIDERS[name], given);
-  if (name === "channel") return /^\d{1,6}$/.test(given) ? given : "";
-  return given;
+function usual(name) {
+  return CHOICES[name]?.[0] ?? SLIDERS[name]?.usual ?? (name === "method" ? "gradcam" : "");
 }
 
-function onSlider({ min, max, step, usual }, given) {
+function meant(name, given) {
+  return given === "" ? usual(name) : known(name, given) ?? usual(name);
+}
+
+function known(name, given) {
+  if (Object.hasOwn(CHOICES, name)) return CHOICES[name].find((value) => value === given);
+  if (Object.hasOwn(SLIDERS, name)) return onSlider(SLIDERS[name], given);
+  if (name === "open") return given.split(" ").every((id) => OF_A_VIEW.test(id) || OF_A_VERSION.test(id)) ? given : undefined;
+  return NAMES.includes(name) ? given : undefined;
+}
+
+function onSlider({ min, max, step }, given) {
   const value = given.trim() ? Math.round(Number(given) / step) * step : NaN;
-  return value >= min && value <= max ? Number(value.toFixed(2)) : usual;
+  return value >= min && value <= max ? Number(value.toFixed(2)) : undefined;
+}
+
+// What the address says that means nothing here, and what is meant instead, if anything.
+export function strays() {
+  return [...new URLSearchParams(location.search)]
+    .filter(([name, given]) => given && known(name, given) === undefined)
+    .map(([name, given]) => [name, given, usual(name)]);
 }
 
 // The address of here, but for what is changed.
@@ -74,6 +91,8 @@ function enter(changes, { step, anew = false }) {
 }
 
 addEventListener("popstate", () => {
+  const before = { ...place };
   Object.assign(place, read());
-  moved.dispatchEvent(new Event("moved"));
+  const changed = NAMES.filter((name) => place[name] !== before[name]);
+  moved.dispatchEvent(new Event(String(changed) === "open" ? "noted" : "moved"));
 });

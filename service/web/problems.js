@@ -1,7 +1,7 @@
 // What went wrong, in words, and what to do.
 
 import { Problem } from "./api.js";
-import { h } from "./dom.js";
+import { byId, h } from "./dom.js";
 import { maybe, number, t } from "./i18n.js";
 
 export function telling(error, again) {
@@ -15,6 +15,20 @@ export function telling(error, again) {
     h("p", { class: "problem-what" }, maybe(`problem_${code}`, wait) ?? t("problem_other", { status: error.status })),
     h("p", {}, maybe(`advice_${code}`, wait) ?? t("advice_other")),
     error.detail && h("details", {}, h("summary", {}, t("problem_said")), h("p", { lang: "en" }, h("code", {}, error.detail))),
-    again && h("button", { type: "button", on: { click: again } }, t("again")),
+    again && h("button", { on: { click: () => retry(again) } }, t("again")),
   );
+}
+
+// The button goes, the title stays.
+function retry(again) {
+  byId("view-title").focus({ preventScroll: true });
+  again();
+}
+
+// What the address asks for and is not here, and what is shown instead; without a key nothing, any more.
+export function tell(key, { wanted = "", ...values } = {}) {
+  const told = byId("told");
+  const short = wanted.length > 160 ? `${wanted.slice(0, 160)}…` : wanted;
+  told.textContent = key && `${told.textContent} ${t(key, { wanted: short, ...values })}`.trim();
+  told.hidden = !key;
 }

@@ -2,12 +2,10 @@
 
 import { access, address } from "./api.js";
 import { fill, h, say } from "./dom.js";
+import { fold } from "./folds.js";
 import { t } from "./i18n.js";
 import { link } from "./place.js";
 import { telling } from "./problems.js";
-
-// Whether the call is looked at: it stays so, as what is shown changes.
-let looked = false;
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
@@ -40,7 +38,7 @@ export async function copy(text, button) {
 }
 
 const copier = (id, key, text) =>
-  h("button", { type: "button", id, on: { click: (event) => copy(text(), event.currentTarget) } }, t(key));
+  h("button", { id, on: { click: (event) => copy(text(), event.currentTarget) } }, t(key));
 
 // What a drawing of a picture is saved as.
 export const saved = (picture, ...about) => `${[picture.name.replace(/\.\w+$/, ""), ...about].join("-")}.png`;
@@ -64,11 +62,11 @@ export function takeAlong({ picture, command, drawings = [] }) {
       picture.id ? copier("copy-link", "copy_link", () => link().href) : h("p", { class: "note" }, t("no_link")),
       copier("copy-curl", "copy_curl", command),
       drawings.map(({ id, words, save, get }) =>
-        h("button", { type: "button", id, on: { click: () => download(get, save) } }, words),
+        h("button", { id, on: { click: () => download(get, save) } }, words),
       ),
     ),
     told,
-    h("details", { id: "call", open: looked, on: { toggle: (event) => (looked = event.target.open) } }, h("summary", {}, t("call")), h("pre", { tabindex: "0" }, h("code", {}, command()))),
+    fold("call", t("call"), h("pre", { tabindex: "0" }, h("code", {}, command()))),
   );
 }
 

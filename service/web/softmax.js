@@ -1,6 +1,6 @@
 // What softmax does: scores of any size become shares of one.
 
-import { fill, h } from "./dom.js";
+import { fill, h, say } from "./dom.js";
 import { number, percent, significant, t } from "./i18n.js";
 import { card } from "./models.js";
 import { SLIDERS, note, place } from "./place.js";
@@ -69,6 +69,7 @@ export async function softmax(root, { picture, walk, answer, signal }) {
     takeAlong({ picture, command: () => curlAbout(picture, "walk", { model: answer.model, version: answer.version }) }),
   );
   draw();
+  say(t("softmax_title"));
 }
 
 function rows({ predictions, logits }, temperature) {

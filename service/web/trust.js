@@ -1,6 +1,7 @@
 // How far LIME's regions can be trusted: the numbers that the service measured, in plain words.
 
 import { h } from "./dom.js";
+import { fold } from "./folds.js";
 import { number, percent, significant, t } from "./i18n.js";
 
 const LEVELS = ["weak", "fair", "strong"];
@@ -51,10 +52,9 @@ export function trust(numbers) {
       ),
     ),
     curves(numbers.deletion),
-    h(
-      "details",
-      { id: "trust-numbers" },
-      h("summary", {}, t("numbers")),
+    fold(
+      "numbers",
+      t("numbers"),
       h(
         "dl",
         { class: "numbers" },

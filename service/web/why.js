@@ -1,9 +1,11 @@
 // Why the model says so: LIME and Grad-CAM over the picture, and how far to trust them.
 
-import { telling } from "./problems.js";
-import { fill, h, say, show, tell } from "./dom.js";
+import { tell, telling } from "./problems.js";
+import { fill, h, heading, say, show } from "./dom.js";
 import { anew, drawing, explanation, latest, preview } from "./explanations.js";
-import { number, percent, t } from "./i18n.js";
+import { fold } from "./folds.js";
+import { maybe, number, percent, t } from "./i18n.js";
+import { quickFirst, wordsOf } from "./methods.js";
 import { card } from "./models.js";
 import { CHOICES, SLIDERS, go, note, place } from "./place.js";
 import { curlAbout, saved, takeAlong } from "./share.js";
@@ -13,31 +15,30 @@ const SIZE = 768;
 const begun = anew();
 
 export async function why(root, context) {
-  const { picture, answer } = context;
+  const { picture, answer, known } = context;
   const signal = begun(context.signal);
   const near = answer.predictions.map((prediction) => prediction.label);
   const label = among(near, place.label || near[0]) ?? (await another(answer, signal));
   if (signal.aborted) return;
   const base = { model: answer.model, version: answer.version, label };
-  const lime = figure("lime");
-  const cam = figure("gradcam");
+  const parts = Object.fromEntries(Object.keys(known).map((method) => [method, figure(method)]));
   const trusted = h("section", { class: "card", id: "trust", "aria-labelledby": "trust-title", hidden: true });
   const again = () => why(root, context);
   const controls = h("div", {}, controlsOf(0, redraw, again));
   const frame = h("div", {});
   fill(
     root,
-    h("h1", { id: "view-title", tabindex: "-1" }, t("why_title", { label })),
+    heading(t("why_title", { label })),
     classes(answer, label, signal),
-    h("div", { class: "pair" }, lime.element, cam.element),
+    h("div", { class: "pair" }, Object.values(parts).map((part) => part.element)),
     controls,
     trusted,
-    explained(),
+    explained(known),
     frame,
   );
 
   const style = (method) => ({
-    style: method === "gradcam" && place.style === "overlay" ? "heatmap" : place.style,
+    style: method !== "lime" && place.style === "overlay" ? "heatmap" : place.style,
     opacity: place.opacity,
     size: SIZE,
     ...(method === "lime" && { polarity: place.polarity, top_superpixels: place.top_superpixels }),
@@ -45,7 +46,8 @@ export async function why(root, context) {
   const question = (method) => ({ ...base, method, ...(method === "lime" && { superpixels: place.superpixels }) });
   const found = {};
 
-  async function run(part, method) {
+  async function run(method) {
+    const part = parts[method];
     part.wait();
     let over = false;
     const previews = latest(async (job) => {
@@ -66,7 +68,7 @@ export async function why(root, context) {
       });
       over = true;
       if (signal.aborted) return;
-      await draws[method]();
+      await draw(method);
       part.done();
       if (method === "lime") {
         const { numbers } = found.lime;
@@ -76,43 +78,49 @@ export async function why(root, context) {
         say(t("why_done", { label }));
       }
     } catch (error) {
-      if (!signal.aborted) part.fail(error, () => run(part, method));
+      if (!signal.aborted) part.fail(error, () => run(method));
     }
   }
 
-  const drawer = (part, method) =>
-    latest(async () => {
-      const drawn = await drawing(found[method].job, style(method), signal);
-      part.show(drawn, t(`${method}_alt`, { label }));
-    });
-  const draws = { lime: drawer(lime, "lime"), gradcam: drawer(cam, "gradcam") };
+  const drawers = Object.fromEntries(
+    Object.keys(known).map((method) => [
+      method,
+      latest(async () => {
+        const drawn = await drawing(found[method].job, style(method), signal);
+        parts[method].show(drawn, wordsOf(method, "alt", { label }));
+      }),
+    ]),
+  );
+  const draw = (method) => drawers[method]();
   function redraw() {
     for (const method of Object.keys(found)) {
-      draws[method]().catch((error) => {
-        if (!signal.aborted) (method === "lime" ? lime : cam).fail(error, again);
+      draw(method).catch((error) => {
+        if (!signal.aborted) parts[method].fail(error, again);
       });
     }
     along();
   }
   function along() {
-    const command = () => curlAbout(picture, "explain", { ...question("lime"), ...style("lime") }, { save: "why.png" });
+    const commands = Object.keys(known).map((method) =>
+      curlAbout(picture, "explain", { ...question(method), ...style(method) }, { save: `why-${method}.png` }),
+    );
     const drawings = Object.keys(found).map((method) => ({
       id: `download-${method}`,
-      words: t(`download_${method}`),
+      words: wordsOf(method, "download"),
       save: saved(picture, label, method),
       get: () => drawing(found[method].job, style(method), signal),
     }));
-    fill(frame, takeAlong({ picture, command, drawings }));
+    fill(frame, takeAlong({ picture, command: () => commands.join("\n"), drawings }));
   }
 
   along();
-  lime.wait();
-  // One after the other: they share the process that explains, and Grad-CAM is the quick one.
-  await run(cam, "gradcam");
-  along();
-  if (signal.aborted) return;
-  await run(lime, "lime");
-  along();
+  for (const part of Object.values(parts)) part.wait();
+  // One after the other: they share the process that explains.
+  for (const method of quickFirst(known)) {
+    await run(method);
+    if (signal.aborted) return;
+    along();
+  }
 }
 
 // As the model writes it.
@@ -125,7 +133,7 @@ async function another({ model, version, predictions }, signal) {
   const found = among(manifest.labels, place.label);
   if (found || signal.aborted) return found;
   const { label } = predictions[0];
-  tell(t("no_label", { wanted: place.label, shown: label }));
+  tell("no_label", { wanted: place.label, shown: label });
   note({ label: "" });
   return label;
 }
@@ -136,7 +144,7 @@ function figure(method) {
   const element = h(
     "figure",
     { class: "explanation", "data-method": method, "aria-busy": "true" },
-    h("figcaption", {}, h("strong", {}, t(method)), h("span", { class: "note" }, t(`${method}_more`))),
+    h("figcaption", {}, h("strong", {}, wordsOf(method, "name")), h("span", { class: "note" }, wordsOf(method, "more"))),
     h("div", { class: "canvas" }, image, status),
   );
   const bar = h("progress", { max: 1, "aria-label": t("progress") });
@@ -204,7 +212,6 @@ function classes(answer, label, signal) {
         h(
           "button",
           {
-            type: "button",
             class: "chip",
             id: `class-${index}`,
             "aria-pressed": String(each === label),
@@ -285,12 +292,13 @@ function controlsOf(count, redraw, again) {
   );
 }
 
-const explained = () =>
+const explained = (known) =>
   h(
     "section",
     { class: "words", "aria-labelledby": "how-title" },
     h("h2", { id: "how-title" }, t("how_title")),
-    ["lime", "gradcam"].map((method) =>
-      h("details", { id: `how-${method}` }, h("summary", {}, t(`how_${method}`)), h("p", {}, t(`how_${method}_more`))),
-    ),
+    Object.entries(known).map(([method, says]) => {
+      const told = maybe(`method_${method}_why`);
+      return fold(`how-${method}`, wordsOf(method, "how"), h("p", { lang: told ? null : "en" }, told ?? says));
+    }),
   );

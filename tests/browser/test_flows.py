@@ -279,7 +279,8 @@ def test_the_call_behind_a_view_can_be_copied_and_run(open_page: Open, served: s
     to_view(page, "Why")
     expect(page.get_by_role("button", name="Download regions")).to_be_visible()
     run()
-    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    for method in ("lime", "gradcam"):
+        assert (tmp_path / f"why-{method}.png").read_bytes().startswith(b"\x89PNG")
     to_view(page, "Inside")
     page.get_by_role("button", name="conv_2").click()
     page.get_by_label("Channel", exact=True).fill("2.4")
@@ -318,10 +319,23 @@ def test_everything_can_be_done_by_keyboard(open_page: Open, served: str) -> Non
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Choose pictures")).to_be_focused()
+    photograph = page.get_by_role("button", name="Photograph")
+    photograph.press("Enter")
+    expect(page.get_by_role("dialog", name="Photograph")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(photograph).to_be_focused()
     page.get_by_role("button", name="Example: a lemon").press("Enter")
     answered(page, "Lemon")
+    expect(page.locator("#view-title")).to_be_focused()
     page.get_by_role("navigation").get_by_role("link", name="Why").press("Enter")
     expect(page.locator("#view-title")).to_be_focused()
+    layers = page.get_by_role("region", name="Layers").get_by_role("button")
+    page.get_by_role("navigation").get_by_role("link", name="Inside").press("Enter")
+    layers.nth(4).press("Enter")
+    expect(page.locator("#detail-title")).to_have_text("conv_2")
+    expect(layers.nth(4)).to_be_focused()
+    page.go_back()
+    page.go_back()
     regions = page.get_by_role("img", name="The picture with the regions")
     expect(regions).to_be_visible()
     expect(page.locator("#trust")).to_be_visible()
@@ -330,6 +344,13 @@ def test_everything_can_be_done_by_keyboard(open_page: Open, served: str) -> Non
     page.get_by_label("Regions shown").press("ArrowRight")
     expect(page.locator("output[for=top_superpixels]")).to_have_text("6")
     expect(regions).not_to_have_attribute("src", before)
+    # Each Tab leads on, to the last link of the page.
+    last, on = page.get_by_role("link", name="Every call"), "(element) => element === document.activeElement"
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if last.evaluate(on):
+            break
+    expect(last).to_be_focused()
 
 
 def test_the_page_speaks_german_to_who_wishes_it(open_page: Open, served: str) -> None:

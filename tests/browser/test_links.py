@@ -27,14 +27,20 @@ SHOWN = """() => {
   return {
     words: view.innerText.replace(/answered in .* ms/, ""),
     chosen: all("[aria-pressed=true], [aria-current=true], input:checked").map((element) => element.id),
+    opened: all("details[open]").map((element) => element.id),
     set: all("input:not([type=radio], [type=checkbox]), select").map((element) => [element.id, element.value]),
     drawn: all("img:not([hidden])").map(drawn),
   };
 }"""
-# None of these is a value that the page knows.
+# None of these is a value that the page knows; one says nothing.
 WRONG = (
-    "classes=most&style=oil&polarity=north&superpixels=7&aspect=smell&over=there&method=guess&channel=-1"
-    "&top_superpixels=many&opacity=2&sharpness=&unknown=x"
+    "classes=most&style=oil&polarity=north&superpixels=7&aspect=smell&over=there&opacity=2&sharpness=&open=door"
+    "&constructor=5"
+)
+TOLD = (
+    "The link asks for classes=most, style=oil, polarity=north, superpixels=7, aspect=smell, over=there, opacity=2, "
+    "open=door, constructor=5, which is unknown here. "
+    "Shown instead: few, spotlight, for it, by itself, Maps, true, 0.7."
 )
 USUAL: dict[str, tuple[str, set[str], dict[str, str]]] = {
     "see": ("", set(), {}),
@@ -83,7 +89,11 @@ def test_a_link_shows_another_reader_the_same(open_page: Open, served: str, lemo
         pick(page, name)
     READY["why"](page)
     page.get_by_label("Regions shown").fill("9")
+    for summary in ("The numbers", "What is Grad-CAM?", "The call behind this view"):
+        page.get_by_text(summary).click()
+    expect(page).to_have_url(re.compile("open=numbers\\+how-gradcam\\+call"))
     seen = same("why", "label=Banana", "top_superpixels=9", "opacity=0.35", "polarity=negative", "superpixels=20")
+    assert seen["opened"] == ["numbers", "how-gradcam", "call"]
     assert set(seen["chosen"]) == {"class-1", "polarity-negative", "style-outline", "superpixels-20"}
     assert dict(seen["set"])["top_superpixels"] == "9"
 
@@ -121,18 +131,38 @@ def test_a_link_shows_another_reader_the_same(open_page: Open, served: str, lemo
     for each in (page, other):
         to_view(each, "Models")
         READY["models"](each)
+    page.locator("#report-fruit_cnn-1 > summary").click()
+    page.locator("#origin-fruit_vgg16-1 > summary").click()
+    expect(page).to_have_url(re.compile("report-fruit_cnn-1\\+origin-fruit_vgg16-1"))
+    other.goto(page.url)
+    expect(other.locator("#report-fruit_cnn-1").get_by_role("img", name="confusion")).to_be_visible()
+    assert shown(other, "models")["opened"] == ["report-fruit_cnn-1", "origin-fruit_vgg16-1"]
 
 
-def test_what_an_address_says_wrongly_is_as_unsaid(open_page: Open, served: str, lemon: str) -> None:
+def test_what_an_address_says_wrongly_is_told_and_the_usual_shown(open_page: Open, served: str, lemon: str) -> None:
     page = open_page("about:blank")
     for view, (query, chosen, values) in USUAL.items():
         page.goto(f"{served}/?image_id={lemon}&{query}&{WRONG}")
         seen = shown(page, view)
         assert (view, set(seen["chosen"])) == (view, chosen)
         assert values.items() <= dict(seen["set"]).items()
-        expect(page.get_by_role("alert")).to_have_count(0)
-    page.goto(f"{served}/?view=sideways")
+        expect(page.get_by_role("alert")).to_have_text(TOLD)
+        assert "oil" not in page.url
+    page.goto(f"{served}/?view=sideways&top_superpixels=many")
     READY["start"](page)
+    expect(page.get_by_role("alert")).to_have_text(
+        "The link asks for view=sideways, top_superpixels=many, which is unknown here. Shown instead: See, 5."
+    )
+    page.goto(f"{served}/?k={'x' * 500}")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^The link asks for k=x{158}…, which is unknown here.$"))
+    page.goto(f"{served}/?image_id=gone")
+    expect(page.get_by_role("alert")).to_contain_text("Perhaps the link was cut off. Begin again with a picture.")
+    german = open_page(f"{served}/?image_id={lemon}&view=inside&channel=99&opacity=2", locale="de-DE")
+    READY["inside"](german)
+    expect(german.get_by_role("alert")).to_have_text(
+        "Der Link verlangt opacity=2, das ist hier unbekannt. Gezeigt wird stattdessen: 0.7. "
+        "conv_1 hat die Kanäle 0 bis 31 und keinen namens 99: Gezeigt wird 2."
+    )
 
 
 def test_what_an_address_names_and_is_not_here_is_said_and_the_usual_shown(
@@ -144,7 +174,19 @@ def test_what_an_address_names_and_is_not_here_is_said_and_the_usual_shown(
         ("see", "version=99", "There is no fruit_cnn/99 here: fruit_cnn answers."),
         ("why", "view=why&label=car", "The model has no class car: this is about Lemon."),
         ("inside", "view=inside&layer=none", "This version has no layer none: conv_1 is shown."),
+        (
+            "inside",
+            "view=inside&layer=conv_2&channel=999999",
+            "conv_2 has channels 0 to 15 and none that is called 999999: 0 is shown.",
+        ),
+        ("inside", "view=inside&channel=-1", "conv_1 has channels 0 to 31 and none that is called -1: 2 is shown."),
         ("compare", "view=compare&beside=nobody", "There is no nobody here: fruit_vgg16 answers."),
+        ("compare", "view=compare&method=valueOf", "There is no method valueOf here: Heat map is shown."),
+        (
+            "models",
+            "view=models&open=report-fruit_cnn-9",
+            "The link opens something of fruit_cnn/9, which does not answer here.",
+        ),
     ):
         page.goto(f"{served}/?image_id={lemon}&{name}")
         READY[view](page)
@@ -152,9 +194,6 @@ def test_what_an_address_names_and_is_not_here_is_said_and_the_usual_shown(
         assert name.rpartition("&")[2] not in page.url
     to_view(page, "See")
     expect(page.get_by_role("alert")).to_have_count(0)
-    page.goto(f"{served}/?image_id={lemon}&view=inside&layer=conv_2&channel=99")
-    READY["inside"](page)
-    assert "channel" not in page.url
 
 
 def test_back_and_forward_lead_through_what_was_chosen(open_page: Open, served: str, lemon: str) -> None:
@@ -164,6 +203,16 @@ def test_back_and_forward_lead_through_what_was_chosen(open_page: Open, served: 
     pick(page, "outline")
     # It needs no step of its own.
     page.get_by_label("Opacity").fill("0.3")
+    for summary in ("The numbers", "The call behind this view"):
+        page.get_by_text(summary).click()
+    expect(page).to_have_url(re.compile("open=numbers\\+call"))
+    # What is open needs no other drawing.
+    page.evaluate("() => document.getElementById('view-title').setAttribute('data-drawn', '')")
+    for go, seen in ((page.go_back, ["numbers"]), (page.go_back, []), (page.go_forward, ["numbers"])):
+        go()
+        expect(page.locator("#view details[open]")).to_have_count(len(seen))
+        assert shown(page, "why")["opened"] == seen
+    expect(page.locator("[data-drawn]")).to_have_count(1)
     to_view(page, "Inside")
     READY["inside"](page)
     press(page, "Its filters")
@@ -173,15 +222,19 @@ def test_back_and_forward_lead_through_what_was_chosen(open_page: Open, served: 
     page.go_back()
     READY["why"](page)
     assert {"polarity-negative", "style-outline"} < set(shown(page, "why")["chosen"])
+    assert shown(page, "why")["opened"] == ["numbers"]
+    page.go_back()
+    expect(page.locator("#numbers")).not_to_have_attribute("open", "")
     expect(page.get_by_label("Opacity")).to_have_value("0.3")
     page.go_back()
     expect(page.locator("#style-overlay")).to_be_checked()
     expect(page.locator("#polarity-negative")).to_be_checked()
     page.go_back()
     expect(page.locator("#polarity-positive")).to_be_checked()
-    for _ in range(2):
+    for _ in range(3):
         page.go_forward()
     expect(page.locator("#style-outline")).to_be_checked()
+    expect(page.locator("#numbers")).to_have_attribute("open", "")
     expect(page.locator("#polarity-negative")).to_be_checked()
     page.get_by_role("link", name="Sichtbar, start").click()
     READY["start"](page)

@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 
 from service.app import create_app
+from service.choices import Method
 from service.http.errors import BUG, KINDS
 from service.http.pages import FOLDER
 from service.manifest import Manifest
@@ -48,6 +50,13 @@ def test_each_file_is_served_as_what_it_is(live: httpx.Client, name: str) -> Non
     assert file.headers["content-type"].split(";")[0] == kinds[Path(name).suffix]
     again = live.get(f"/web/{name}", headers={"if-none-match": file.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_page_is_told_which_methods_explain_and_what_each_is(live: httpx.Client) -> None:
+    told = live.get("/web/methods.json")
+    assert told.headers["content-type"] == "application/json"
+    assert list(told.json()) == list(get_args(Method))
+    assert told.json()["gradcam"].startswith("Grad-CAM: where a layer's feature maps speak")
 
 
 @pytest.mark.parametrize("name", ["", "none.js", "../pages.py", "..%2fapp.py", "words", "%2fetc%2fpasswd"])
@@ -93,9 +102,14 @@ def test_every_word_that_is_asked_for_is_there_and_no_other() -> None:
     quoted = set(re.findall(r'"([a-z]\w*)"', "\n".join(texts)))
     asked = set(re.findall(r'\bt\("(\w+)"', "\n".join(texts))) | set(re.findall(r'data-t(?:-label)?="(\w+)"', page))
     assert asked <= WORDS["en"].keys()
-    # Of the rest the beginning stands in the code, or the end does: t(`view_${...}`).
-    made = [re.escape(key).replace("XX", r"\w+") for text in texts for key in _made(text)]
-    left = WORDS["en"].keys() - asked - quoted
+    # Of the rest the beginning stands in the code, or the end does: t(`view_${...}`); or it is of what can be chosen.
+    made = [re.escape(key).replace("XX", r"\w+") for text in texts for key in _made(text) if key != "XX_XX"]
+    chosen = {
+        f"{name}_{value or 'auto'}"
+        for name, values in re.findall(r"^  (\w+): \[(.*)\],$", (FOLDER / "place.js").read_text(), re.MULTILINE)
+        for value in re.findall(r'"(\w*)"', values)
+    }
+    left = WORDS["en"].keys() - asked - quoted - chosen
     assert not [key for key in left if not any(re.fullmatch(pattern, key) for pattern in made)]
 
 
