@@ -23,6 +23,7 @@ from PIL import (
     features,
 )
 
+from service.avif import decoded_pixels
 from service.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
 from service.jpeg import read_plain
 from service.manifest import Input
@@ -41,9 +42,9 @@ PLUGINS = {
 FORMATS = tuple(name for name in PLUGINS if name != "AVIF" or features.check("avif"))
 
 QUICK_BYTES, QUICK_PIXELS = 16_384, 65_536
-# Chunks that a PNG may inflate a thousandfold; AVIF, whose frames are decoded at their own size, whatever the header
-# says; and the start of a JPEG's scan: a whole pass over its pixels.
-LONG = (b"zTXt", b"iTXt", b"iCCP", b"ftypavi")
+# Chunks that a PNG may inflate a thousandfold; AVIF, of which libavif reads much before the first pixel; and the start
+# of a JPEG's scan: a whole pass over its pixels.
+LONG = (b"zTXt", b"iTXt", b"iCCP", b"ftyp")
 JPEG_SCAN = b"\xff\xda"
 # Encoders make about ten.
 QUICK_SCANS, MAX_SCANS = 16, 100
@@ -74,7 +75,7 @@ def decode(data: bytes, *, max_pixels: int, target: Input | None = None) -> Imag
     Raises:
         EmptyImage: `data` is empty.
         UnsupportedImage: the bytes are of none of `FORMATS`, or their pixels have no defined colour.
-        ImageTooLarge: the header promises more than `max_pixels`, or a JPEG `MAX_SCANS`; nothing was decoded.
+        ImageTooLarge: its headers promise more than `max_pixels`, or a JPEG `MAX_SCANS`; nothing was decoded.
         BrokenImage: the file is truncated or damaged.
     """
     if (plain := _plain(data, max_pixels)) is not None:
@@ -171,6 +172,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     if data.startswith(b"\xff\xd8") and (scans := data.count(JPEG_SCAN)) > MAX_SCANS:
         raise ImageTooLarge(f"expected at most {MAX_SCANS} scans in a JPEG, got {scans}")
     try:
+        if (held := decoded_pixels(data)) > max_pixels:
+            raise ImageTooLarge(f"expected at most {max_pixels} pixels, got AV1 frames of {held} or more")
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if _pixels(image) > max_pixels:
                 raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {image.width} x {image.height} or more")

@@ -114,6 +114,7 @@ SERVICE = [
     "service.security",
     "service.deadline",
     "service.jpeg",
+    "service.avif",
     "service.decode",
     "service.pace",
     "service.crowd",
