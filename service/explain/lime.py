@@ -204,12 +204,16 @@ def _nearness(distances: Floats) -> Floats:
 
 
 def _r2(masks: Masks, answers: Floats, weights: Floats, intercept: float) -> float:
-    """Over what the model itself answered."""
+    """Over what the model itself answered; 0 too where its mean would say it better.
+
+    The line is also that of answers that were foretold. Where a network is so sure that none of its own moves by more
+    than foretelling can tell, they lie beside these by many times what these vary.
+    """
     near = _nearness(_distances(masks))
     spread = float((near * (answers - np.average(answers, weights=near)) ** 2).sum())
     missed = float((near * (answers - masks @ weights - intercept) ** 2).sum())
     # Where answers differ by rounding alone there is nothing to fit.
-    return 1 - missed / spread if spread > ROUNDING**2 * len(masks) else 0.0
+    return max(0.0, 1 - missed / spread) if spread > ROUNDING**2 * len(masks) else 0.0
 
 
 def _deletion(weights: Floats, whole: float, ask: Callable[[Masks], Floats]) -> Deletion:

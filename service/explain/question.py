@@ -90,7 +90,10 @@ class LimeExplanation(Frozen):
     superpixels: list[Superpixel]
     intercept: float = Field(description="What the local linear model says of a picture without any superpixel.")
     r2: float = Field(
-        description="How well the local linear model fits: 1 = perfectly, 0 = not at all, or nothing varies."
+        ge=0,
+        le=1,
+        description="How much of the answers' ups and downs the local linear model accounts for: 1 = all, 0 = none, or "
+        "they hardly vary.",
     )
     samples: int = Field(ge=1, description="Perturbed pictures that the model was asked about.")
     settled: bool = Field(description="Whether the ranking had settled, or samples were at an end.")

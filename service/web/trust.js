@@ -14,7 +14,7 @@ export function judged({ r2, stability, deletion }) {
   const indifferent = whole > 0 && Math.abs(last - whole) < 0.1 * whole;
   const score = deletion.score ?? 0;
   return {
-    r2: { level: level(r2, 0.4, 0.75), words: t("trust_r2", { share: percent(Math.max(0, r2)) }) },
+    r2: { level: level(r2, 0.4, 0.75), words: t("trust_r2", { share: percent(r2) }) },
     stability: {
       level: stability === null ? 0 : level(stability, 0.8, 0.95),
       words: stability === null ? t("trust_nothing") : t("trust_stability", { value: number(stability, 2) }),

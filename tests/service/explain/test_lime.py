@@ -217,6 +217,15 @@ def test_a_model_that_never_changes_its_mind_has_weights_of_nothing() -> None:
     assert explained.r2 == 0
 
 
+def test_of_a_model_that_is_sure_whatever_it_sees_nothing_is_explained() -> None:
+    explained = ask(Known(lambda image: 1 - 1e-4 * erratic(image)), Question(class_index=0))  # type: ignore[arg-type]
+    assert explained.r2 == 0
+    assert explained.stability is None
+    assert explained.deletion is not None
+    assert explained.deletion.score is None
+    assert explained.deletion.most_first == pytest.approx([1] * len(explained.deletion.removed), abs=1e-3)
+
+
 def test_progress_has_previews_and_may_end_it() -> None:
     seen: list[Progress] = []
 
