@@ -32,7 +32,7 @@ from service.metrics import forget_worker
 from service.security import Scope, add_key, explain_problem
 from service.settings import Settings, table, variable
 from service.supervisor import Helper, Supervisor, listen
-from service.team import SERVING, Place, Team, shared_folder
+from service.team import BEATS, SERVING, Place, Team, shared_folder
 
 # How long a worker may take to end once its requests have been answered, or cut off.
 END_SECONDS = 5.0
@@ -97,6 +97,7 @@ class Server(uvicorn.Server):
             _tell_address(self.servers[0].sockets[0].getsockname(), self._settings)
         else:
             self._team.tell(SERVING)
+            self._team.beat(self._settings.hang_seconds / BEATS)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop listening, but answer whoever had connected by then: what he asks may be on its way already."""
@@ -232,6 +233,7 @@ def _supervise(settings: Settings) -> int:
                     [*COMMAND, settings.engine, str(_threads(settings)), str(settings.explain_nice)], ONE_THREAD
                 ),
                 patience=settings.shutdown_delay + settings.drain_seconds + END_SECONDS,
+                hang=settings.hang_seconds,
                 on_serving=partial(_tell_address, listeners[0].getsockname(), settings),
                 on_ended=partial(forget_worker, Place(folder).metrics),
             )

@@ -115,6 +115,11 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = Field(
         default=20.0, gt=0, description="Seconds that accepted requests get to finish after SIGTERM."
     )
+    hang_seconds: Seconds = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds for which one of several workers may hang, answering nobody; then it is replaced.",
+    )
     shutdown_delay: Seconds = Field(
         default=0.0,
         description="Seconds to go on serving after SIGTERM, not ready, until balancers have noticed.",

@@ -1,8 +1,9 @@
-"""Several workers behind one address: started, watched, replaced when they die, stopped together.
+"""Several workers behind one address: started, watched, replaced when they die or hang, stopped together.
 
 The workers share the listening sockets, so that what one of them has not accepted when it dies, another one does. A
-channel to each tells when it serves, carries what one worker tells all others, and ends with the supervisor, however
-that ends. What the workers need once for all of them, a helper does, which is started when one of them rings its bell.
+channel to each tells when it serves and that its event loop turns, carries what one worker tells all others, and ends
+with the supervisor, however that ends. What the workers need once for all of them, a helper does, which is started when
+one of them rings its bell.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import structlog
 
 from service.errors import StartupFailed
-from service.team import CHANGED, SERVING, Place
+from service.team import BEATS, CHANGED, SERVING, Place
 
 # Between two deaths of workers that die again and again, the pause doubles.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -68,6 +69,8 @@ class _Worker:
         self.channel = channel
         self.serving = asyncio.Event()
         self.started = monotonic()
+        # Looks at it since it was heard: where the machine or the supervisor stands still, there are none.
+        self.silent = 0
 
 
 class Supervisor:
@@ -82,11 +85,13 @@ class Supervisor:
         size: int,
         helper: Helper,
         patience: float,
+        hang: float,
         on_serving: Callable[[], None],
         on_ended: Callable[[int], None],
     ) -> None:
         """A worker is `command` with its number, the descriptors of its channel and of the listeners, the folder that
         all share, and `--again` where it replaces another. After the first signal they have `patience` seconds to end.
+        One that serves and is not heard for `hang` seconds is ended, and says before where it stands.
 
         Tells when the first worker serves, and of each worker that has ended, before another takes its place.
         """
@@ -96,6 +101,7 @@ class Supervisor:
         self._size = size
         self._helper = helper
         self._patience = patience
+        self._hang = hang
         self._on_serving = on_serving
         self._on_ended = on_ended
         self._workers: dict[int, _Worker] = {}
@@ -109,7 +115,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        helping = asyncio.create_task(self._help())
+        beside = {asyncio.create_task(self._help()), asyncio.create_task(self._watch())}
         try:
             # What keeps one from starting keeps all; it is said once.
             first = await self._start(0)
@@ -124,8 +130,9 @@ class Supervisor:
             await asyncio.gather(self._keep(0, first), *(self._keep(number) for number in range(1, self._size)))
             return 0
         finally:
-            helping.cancel()
-            await asyncio.wait({helping})
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
     async def _keep(self, number: int, worker: _Worker | None = None) -> None:
         """Let one worker follow the other."""
@@ -163,6 +170,8 @@ class Supervisor:
                     pass_fds=descriptors,
                     # Ctrl-C in a terminal reaches the supervisor alone, which tells the others.
                     start_new_session=True,
+                    # Whoever aborts, or is made to, says where all its threads stand.
+                    env={"PYTHONFAULTHANDLER": "1", **os.environ},
                 )
             try:
                 (self._place.alive / str(process.pid)).touch()
@@ -189,6 +198,7 @@ class Supervisor:
             return
         except OSError:
             said = b""
+        worker.silent = 0
         if not said:
             asyncio.get_running_loop().remove_reader(worker.channel)
         if SERVING in said:
@@ -198,6 +208,21 @@ class Supervisor:
                 if other is not worker:
                     with suppress(OSError):
                         other.channel.send(CHANGED)
+
+    async def _watch(self) -> None:
+        """End workers whose event loop hangs; who still starts, or stops already, may take its time."""
+        while True:
+            await asyncio.sleep(self._hang / BEATS)
+            for worker in self._workers.values():
+                if self._stopping.is_set() or not worker.serving.is_set():
+                    continue
+                worker.silent += 1
+                with suppress(ProcessLookupError):
+                    if worker.silent == BEATS:
+                        log.error("worker_hangs", worker=worker.number, pid=worker.process.pid, seconds=self._hang)
+                        worker.process.send_signal(signal.SIGABRT)
+                    elif worker.silent > BEATS:
+                        worker.process.kill()
 
     async def _help(self) -> None:
         """Start the helper whenever somebody rings while there is none."""

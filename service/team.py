@@ -13,7 +13,9 @@ from socket import socket
 from tempfile import TemporaryDirectory, gettempdir
 
 # What is said over a channel: one byte each.
-SERVING, CHANGED = b"s", b"c"
+SERVING, CHANGED, TURNING = b"s", b"c", b"t"
+# Of the time for which a worker may hang: that often it says that it does not.
+BEATS = 10
 PREFIX = "sichtbar-workers-"
 
 
@@ -78,6 +80,11 @@ class Team(Place):
         # Of one that is gone, `listen` tells.
         with suppress(OSError):
             self._channel.send(what)
+
+    def beat(self, every: float) -> None:
+        """Tell the supervisor, every so many seconds, that this worker's event loop turns."""
+        self.tell(TURNING)
+        asyncio.get_running_loop().call_later(every, self.beat, every)
 
     def leave(self) -> None:
         """End as one of them; where the supervisor is gone, the last removes what they had in common."""

@@ -390,6 +390,25 @@ def test_a_worker_that_is_killed_under_load_takes_only_what_it_had_in_hand(serve
     assert program.stop() == 0
 
 
+def test_a_worker_that_hangs_is_replaced_and_meanwhile_the_other_answers(serve_models: Callable[..., Models]) -> None:
+    models = serve_models(SICHTBAR_WORKERS="2", SICHTBAR_HANG_SECONDS="3")
+    workers = Workers(models)
+    with workers.client(0) as other:
+        os.kill(workers.pid(1), signal.SIGSTOP)
+        hung = models.program.wait_for("worker_hangs")
+        assert (hung["worker"], hung["seconds"]) == (1, 3)
+        for client in (other, httpx):
+            answer = client.post(workers.url.join("/predict"), files={"file": PICTURE}, headers=SHOWN)
+            assert answer.status_code == 200
+        # It is stopped: nothing but this ends it.
+        assert models.program.wait_for("worker_died")["status"] == -signal.SIGKILL
+        until(lambda: metric(other, "sichtbar_workers") == 2)
+        assert metric(other, "sichtbar_worker_restarts_total") == 1
+    workers.wait_for_all()
+    with workers.client(1) as replaced:
+        assert replaced.post("/predict", files={"file": PICTURE}).status_code == 200
+
+
 def test_what_keeps_workers_from_starting_is_said_once(tmp_path: Path) -> None:
     program = Program(SICHTBAR_MODELS=str(tmp_path), SICHTBAR_WORKERS="2")
     alone = Program(SICHTBAR_MODELS=str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def supervise(tmp_path: Path) -> Callable[..., Supervisor]:
         chosen: dict[str, object] = {
             "command": [sys.executable, "-c", BEGIN + code],
             "patience": 30.0,
+            "hang": 60.0,
             "on_serving": lambda: None,
             "on_ended": lambda number: None,
             "helper": Helper([sys.executable, "-c", "pass"], {}),
@@ -90,6 +92,27 @@ async def test_one_that_does_not_end_in_time_is_killed(supervise: Supervise) -> 
     with capture_logs() as logs:
         assert await supervise(deaf + SERVE + END_ALL + "; time.sleep(600)", size=1, patience=0.1).run() == 0
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["worker_killed"]
+
+
+async def test_one_that_hangs_says_where_and_is_replaced_and_one_that_beats_is_not(
+    supervise: Supervise, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hang = "\nif number == '1': time.sleep(600)"
+    code = SERVE + f"{END_ALL} if again else None" + hang + "\nwhile True: channel.send(b't'); time.sleep(0.02)"
+    with capture_logs() as logs:
+        assert await supervise(code, hang=1.5).run() == 0
+    assert [line["worker"] for line in logs if line["event"] == "worker_hangs"] == [1]
+    died = [line for line in logs if line["event"] == "worker_died"]
+    assert [(line["worker"], line["status"]) for line in died] == [(1, -signal.SIGABRT)]
+    assert 'File "<string>", line 2 in <module>' in capfd.readouterr().err
+
+
+async def test_one_that_still_starts_or_ends_does_not_hang(supervise: Supervise) -> None:
+    late = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), os._exit(0))); time.sleep(0.5); "
+    code = late + SERVE + END_ALL + "; time.sleep(600)"
+    with capture_logs() as logs:
+        assert await supervise(code, size=1, hang=0.2).run() == 0
+    assert [line["event"] for line in logs] == ["worker_started"]
 
 
 async def test_who_rings_for_a_helper_that_dies_is_told(supervise: Supervise, tmp_path: Path) -> None:
