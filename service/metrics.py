@@ -36,6 +36,8 @@ SECONDS = tuple(0.0005 * 2**power for power in range(16))
 EXPLANATION_SECONDS = tuple(0.05 * 2**power for power in range(14))
 SAMPLES = tuple(2**power for power in range(4, 15))
 BATCH_SIZES = tuple(2**power for power in range(9))
+# In /proc/PID/stat after the name, see proc(5): utime and stime, cutime and cstime.
+OWN, DEAD_CHILDREN = slice(11, 13), slice(13, 15)
 VERSION_STATE = "sichtbar_model_version_state"
 
 # What a label may be, by its own name, or by its metric's and its own where that decides; in words where no code lists
@@ -415,7 +417,7 @@ class _Processes(Collector):
         self._team = team
 
     def collect(self) -> Iterator[Metric]:
-        """The sum over the workers, and the start of the first; CPU time includes workers that have died."""
+        """The sum over the workers, and the start of the first; of CPU time, over all that was ever started."""
         sums: dict[str, Metric] = {}
         for pid in self._team.processes:
             for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
@@ -428,13 +430,21 @@ class _Processes(Collector):
         cpu = sums.get("process_cpu_seconds")
         if cpu is not None:
             (sample,) = cpu.samples
-            cpu.samples = [sample._replace(value=sample.value + _seconds_of_dead_children(os.getppid()))]
+            cpu.samples = [sample._replace(value=self._processor_seconds())]
         yield from sums.values()
 
+    def _processor_seconds(self) -> float:
+        """Of those that live and those that have died; again where one dies meanwhile, which may be counted as both."""
+        while True:
+            dead = _ticks(os.getppid(), DEAD_CHILDREN)
+            living = sum(_ticks(pid, OWN) for pid in [*self._team.processes, *self._team.helper_process])
+            if dead == _ticks(os.getppid(), DEAD_CHILDREN):
+                return (living + dead) / os.sysconf("SC_CLK_TCK")
 
-def _seconds_of_dead_children(pid: int) -> float:
+
+def _ticks(pid: int, which: slice) -> int:
+    """Processor time of a process, or of its children that have died and been waited for."""
     with suppress(OSError):
-        # See proc(5): cutime and cstime, in clock ticks; the name before them may hold spaces.
-        numbers = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return (int(numbers[13]) + int(numbers[14])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+        # The name before them may hold spaces.
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[which]))
+    return 0

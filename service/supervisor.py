@@ -263,7 +263,10 @@ class Supervisor:
                     env={**os.environ, **self._helper.environ},
                 )
             log.info("explainer_started", pid=process.pid)
+            with suppress(OSError):
+                self._place.helper.write_text(str(process.pid))
             status = await process.wait()
+            self._place.helper.unlink(missing_ok=True)
         log.warning("explainer_ended", pid=process.pid, status=status)
 
     def _end(self, worker: _Worker) -> None:

@@ -30,6 +30,7 @@ class Place:
         self.turns = folder / "turns"
         self.weights = folder / "weights"
         self.alive = folder / "processes"
+        self.helper = folder / "helper"
 
     def make(self) -> None:
         """Make the folders in it."""
@@ -54,6 +55,15 @@ class Team(Place):
     def processes(self) -> list[int]:
         """The workers' process ids."""
         return [int(path.name) for path in self.alive.iterdir()]
+
+    @property
+    def helper_process(self) -> list[int]:
+        """The id of the process that helps them all, while there is one."""
+        try:
+            return [int(self.helper.read_text())]
+        # None yet, or none any more; or its name is being written.
+        except (FileNotFoundError, ValueError):
+            return []
 
     def listen(self, on_changed: Callable[[], None], on_left_alone: Callable[[], None]) -> None:
         """From now on, say when another worker has changed what all shall look at, and when the supervisor is gone."""
