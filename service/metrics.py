@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, partial
-from pathlib import Path
 from time import perf_counter
 from typing import get_args
 
@@ -17,18 +15,15 @@ from prometheus_client import (
     GCCollector,
     Histogram,
     Info,
-    Metric,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
-    values,
 )
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
 
 from service import __version__
 from service.choices import EngineName, Method
 from service.errors import ClientError, ImageError, Unavailable
+from service.sums import Processes, Sums, share
 from service.team import Team
 
 # Geometric: a small CNN answers in a millisecond, a large one on a busy machine in seconds.
@@ -36,9 +31,6 @@ SECONDS = tuple(0.0005 * 2**power for power in range(16))
 EXPLANATION_SECONDS = tuple(0.05 * 2**power for power in range(14))
 SAMPLES = tuple(2**power for power in range(4, 15))
 BATCH_SIZES = tuple(2**power for power in range(9))
-# In /proc/PID/stat after the name, see proc(5): utime and stime, cutime and cstime.
-OWN, DEAD_CHILDREN = slice(11, 13), slice(13, 15)
-VERSION_STATE = "sichtbar_model_version_state"
 
 # What a label may be, by its own name, or by its metric's and its own where that decides; in words where no code lists
 # it.
@@ -92,11 +84,11 @@ class Metrics:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
         else:
-            _share(team)
+            share(team)
             self._watched = {}
             self._shown = CollectorRegistry()
-            self._shown.register(_Sums(team.metrics))
-            self._shown.register(_Processes(team))
+            self._shown.register(Sums(team.metrics))
+            self._shown.register(Processes(team))
         PlatformCollector(registry=self._shown)
         self.requests = Counter(
             "sichtbar_http_requests",
@@ -274,7 +266,7 @@ class Metrics:
             registry=self.registry,
         )
         self.version_state = Gauge(
-            VERSION_STATE,
+            "sichtbar_model_version_state",
             "Workers in which a version is loading, available, unloading, unloaded, incomplete or failed; 1 of one.",
             ["model", "version", "state", "engine"],
             registry=self.registry,
@@ -374,77 +366,3 @@ class Metrics:
         else:
             # Nothing can be taken out of a file.
             gauge.labels(*labels).set(0)
-
-
-def forget_worker(folder: Path, worker: int) -> None:
-    """A worker has ended: what it counted stays in `folder`, what it had is gone."""
-    mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
-
-
-def _share(team: Team) -> None:
-    """Keep the values of every metric made from now on in files; a worker goes on with those of its predecessor."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(team.metrics)
-    values.ValueClass = values.MultiProcessValue(lambda: team.worker)  # type: ignore[no-untyped-call]
-
-
-class _Sums(Collector):
-    """All workers' values."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def collect(self) -> Iterator[Metric]:
-        """But for states that versions were in."""
-        # What a worker has only just made is empty, and no file of values yet.
-        files = [str(file) for file in self._folder.glob("*.db") if _size(file)]
-        for metric in MultiProcessCollector.merge(files):  # type: ignore[no-untyped-call]
-            if metric.name == VERSION_STATE:
-                metric.samples = [sample for sample in metric.samples if sample.value]
-            yield metric
-
-
-def _size(file: Path) -> int:
-    # A worker's gauges go when it dies.
-    with suppress(FileNotFoundError):
-        return file.stat().st_size
-    return 0
-
-
-class _Processes(Collector):
-    """What the workers take together."""
-
-    def __init__(self, team: Team) -> None:
-        self._team = team
-
-    def collect(self) -> Iterator[Metric]:
-        """The sum over the workers, and the start of the first; of CPU time, over all that was ever started."""
-        sums: dict[str, Metric] = {}
-        for pid in self._team.processes:
-            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
-                (sample,) = metric.samples
-                sum_ = sums.setdefault(metric.name, metric)
-                if sum_ is not metric:
-                    both = sum_.samples[0].value, sample.value
-                    total = min(both) if metric.name == "process_start_time_seconds" else sum(both)
-                    sum_.samples = [sample._replace(value=total)]
-        cpu = sums.get("process_cpu_seconds")
-        if cpu is not None:
-            (sample,) = cpu.samples
-            cpu.samples = [sample._replace(value=self._processor_seconds())]
-        yield from sums.values()
-
-    def _processor_seconds(self) -> float:
-        """Of those that live and those that have died; again where one dies meanwhile, which may be counted as both."""
-        while True:
-            dead = _ticks(os.getppid(), DEAD_CHILDREN)
-            living = sum(_ticks(pid, OWN) for pid in [*self._team.processes, *self._team.helper_process])
-            if dead == _ticks(os.getppid(), DEAD_CHILDREN):
-                return (living + dead) / os.sysconf("SC_CLK_TCK")
-
-
-def _ticks(pid: int, which: slice) -> int:
-    """Processor time of a process, or of its children that have died and been waited for."""
-    with suppress(OSError):
-        # The name before them may hold spaces.
-        return sum(map(int, Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[which]))
-    return 0

@@ -15,7 +15,7 @@ from typing import Literal
 
 from service.choices import EngineName
 from service.engines import choose_engine
-from service.explain.process import Models, Worker, answer_rings
+from service.explain.worker import Models, Worker, answer_rings
 
 
 def main(

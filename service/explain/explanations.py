@@ -20,7 +20,8 @@ from service import __version__, tracing
 from service.errors import DeadlineExceeded, Overloaded, ServiceError
 from service.explain import tasks
 from service.explain.flights import Flight, Flights, landed
-from service.explain.process import Explainer, Lane
+from service.explain.messages import Lane
+from service.explain.process import Explainer
 from service.explain.question import Explanation, LimeExplanation, Question
 from service.explain.results import Results
 from service.explain.style import Style

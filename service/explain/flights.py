@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from service.errors import Draining, Overloaded, ServiceError
-from service.explain.process import Lane
+from service.explain.messages import Lane
 from service.explain.question import Progress
 from service.explain.turns import Places
 from service.pace import Pace

@@ -1,44 +1,38 @@
 """A process of its own that explains and looks inside, so that neither its work nor its death reaches a prediction.
 
 The service sends it functions of a model, and their arguments; it runs them at low priority, the long ones one after
-the other, the quick ones beside them. `python -m service.explain` is the process itself: the service starts it. Several
-workers share one, which their supervisor starts when one of them rings its bell.
+the other, the quick ones beside them. `python -m service.explain` is the process itself, `worker.py` what it does:
+the service starts it. Several workers share one, which their supervisor starts when one of them rings its bell.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 import service.explain
 from service.choices import EngineName
-from service.errors import Draining, ExplainerDied, ExplanationFailed, ServiceError
-from service.explain.model import Model
-from service.explain.question import Cancelled, Progress
+from service.errors import Draining, ExplainerDied
+from service.explain.messages import Cancel, Done, Ended, Failed, Forget, Here, Lane, Reported, Task
+from service.explain.question import Progress
 
 R = TypeVar("R")
-Lane = Literal["quick", "long"]
-LANES: tuple[Lane, ...] = ("quick", "long")
 
 # Matrices here are small: several threads would wait for each other, and sum in an order of their own.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -49,65 +43,6 @@ COMMAND = (sys.executable, "-m", service.explain.__name__)
 HANG_SECONDS = 60.0
 
 log = structlog.get_logger()
-
-
-class Task(NamedTuple):
-    """A function of a model and a reporter, and its other arguments."""
-
-    number: int
-    lane: Lane
-    function: Callable[..., Any]
-    folder: Path
-    arguments: tuple[Any, ...]
-    digest: str | None = None
-
-
-class Forget(NamedTuple):
-    """Nobody asks about the version any more."""
-
-    folder: Path
-    digest: str
-
-
-class Here(NamedTuple):
-    """Who answers the bell, and whether for the first time, in the place of a process that died."""
-
-    pid: int
-    again: bool
-
-
-class Cancel(NamedTuple):
-    """Nobody waits for the task any more."""
-
-    number: int
-
-
-class Done(NamedTuple):
-    """What the function gave."""
-
-    number: int
-    value: Any
-
-
-class Failed(NamedTuple):
-    """What it raised; the traceback of what nobody expected."""
-
-    number: int
-    error: ServiceError
-    traceback: str | None
-
-
-class Ended(NamedTuple):
-    """It was cancelled."""
-
-    number: int
-
-
-class Reported(NamedTuple):
-    """How far it is."""
-
-    number: int
-    progress: Progress
 
 
 @dataclass
@@ -335,102 +270,3 @@ def _send(pipe: Connection, message: Task | Cancel | Forget) -> None:
     # Of a process that died, `_listen` tells.
     with suppress(OSError):
         pipe.send(message)
-
-
-class Models:
-    """What the process has loaded, and its threads."""
-
-    def __init__(self, engine: EngineName, *, threads: int) -> None:
-        self.lanes = {lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in LANES}
-        self._open = partial(Model, engine=engine, threads=threads)
-        self._opened: dict[tuple[Path, str | None], Model] = {}
-        self._opening = threading.Lock()
-
-    def find(self, folder: Path, digest: str | None) -> Model:
-        """The version, loaded when it is first asked for."""
-        with self._opening:
-            if (folder, digest) not in self._opened:
-                self._opened[folder, digest] = self._open(folder, digest=digest)
-            return self._opened[folder, digest]
-
-    def forget(self, folder: Path, digest: str) -> None:
-        """Nobody asks about it any more."""
-        with self._opening:
-            self._opened.pop((folder, digest), None)
-        # TensorFlow's objects hold each other.
-        gc.collect()
-
-
-class Worker:
-    """The process, seen from inside by one who asks."""
-
-    def __init__(self, pipe: Connection, models: Models) -> None:
-        self._pipe = pipe
-        self._models = models
-        self._sending = threading.Lock()
-        self._wanted: set[int] = set()
-        self._futures: dict[int, Future[None]] = {}
-
-    def work(self) -> None:
-        """Take tasks until the service closes the pipe; nobody waits for those that are left."""
-        # A service that died with messages unread leaves a reset connection.
-        with suppress(EOFError, OSError):
-            while True:
-                message = self._pipe.recv()
-                if isinstance(message, Cancel):
-                    self._cancel(message.number)
-                elif isinstance(message, Forget):
-                    # After all that was asked before.
-                    self._models.lanes["long"].submit(self._models.forget, message.folder, message.digest)
-                else:
-                    self._submit(message)
-        for number in list(self._wanted):
-            self._cancel(number)
-
-    def _submit(self, task: Task) -> None:
-        self._wanted.add(task.number)
-        self._futures[task.number] = future = self._models.lanes[task.lane].submit(self._run, task)
-        future.add_done_callback(lambda future: self._futures.pop(task.number, None))
-
-    def _cancel(self, number: int) -> None:
-        self._wanted.discard(number)
-        future = self._futures.get(number)
-        # What waits behind another task ends now; what runs ends itself.
-        if future is not None and future.cancel():
-            self._send(Ended(number))
-
-    def _run(self, task: Task) -> None:
-        def report(progress: Progress) -> None:
-            if task.number not in self._wanted:
-                raise Cancelled
-            self._send(Reported(task.number, progress))
-
-        answer: Done | Failed | Ended
-        try:
-            answer = Done(
-                task.number, task.function(self._models.find(task.folder, task.digest), report, *task.arguments)
-            )
-        except Cancelled:
-            answer = Ended(task.number)
-        except ServiceError as error:
-            answer = Failed(task.number, error, None)
-        except Exception:
-            answer = Failed(task.number, ExplanationFailed("the explanation failed"), traceback.format_exc())
-        self._wanted.discard(task.number)
-        self._send(answer)
-
-    def _send(self, message: Done | Failed | Ended | Reported) -> None:
-        with self._sending, suppress(OSError):
-            self._pipe.send(message)
-
-
-def answer_rings(bell: socket.socket, models: Models, *, again: bool) -> None:
-    """Serve whoever rings the bell, each on a thread."""
-    while True:
-        # That the bell does not block is for the supervisor, which shares it.
-        select.select([bell], [], [])
-        pipe = Connection(bell.accept()[0].detach())
-        with suppress(OSError):
-            pipe.send(Here(os.getpid(), again))
-        again = False
-        threading.Thread(target=Worker(pipe, models).work, daemon=True).start()

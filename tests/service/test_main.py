@@ -22,7 +22,7 @@ import httpx
 import pytest
 import trustme
 
-from service.__main__ import ACCEPTED
+from service.server import ACCEPTED
 from service.settings import table
 from tests.conftest import ROOT, draw, encode
 

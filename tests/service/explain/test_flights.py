@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import Draining, ExplainerDied, Overloaded
 from service.explain.flights import Flight, Flights, landed
-from service.explain.process import Lane
+from service.explain.messages import Lane
 
 pytestmark = pytest.mark.anyio
 

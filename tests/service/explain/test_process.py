@@ -24,8 +24,9 @@ import structlog
 import service.explain
 from service.errors import ExplainerDied, ModelUnavailable
 from service.explain import process as module
+from service.explain.messages import Task
 from service.explain.model import Model
-from service.explain.process import Explainer, Task
+from service.explain.process import Explainer
 from service.explain.question import Progress, Report
 from service.explain.tasks import load_engine
 from service.manifest import read_manifest
