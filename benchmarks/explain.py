@@ -146,7 +146,7 @@ def _stock(
     target = model.manifest.input
     image = decode(data, max_pixels=MAX_PIXELS, target=target)
     started = perf_counter()
-    grid = np.asarray(image.resize(segments.shape[::-1], Image.Resampling.BILINEAR))
+    grid = np.asarray(image.resize((segments.shape[1], segments.shape[0]), Image.Resampling.BILINEAR))
     explained = LimeImageExplainer(random_state=1).explain_instance(
         grid,
         lambda images: classify(np.stack([fit(Image.fromarray(image), target) for image in images])),

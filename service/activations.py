@@ -186,7 +186,7 @@ def over(image: Image.Image, values: Floats, target: Input) -> Pixels:
     values = np.nan_to_num(values)
     low, high = float(values.min()), float(values.max())
     shares = (values - low) / max(high - low, float(np.finfo(np.float32).tiny))
-    strength = Image.fromarray(shares).resize(shown.shape[1::-1], Image.Resampling.BILINEAR, box=part)
+    strength = Image.fromarray(shares).resize((shown.shape[1], shown.shape[0]), Image.Resampling.BILINEAR, box=part)
     drawn = render.unseen(picture)
     drawn[window] = render.spotlight(shown, np.asarray(strength), OPACITY)
     pixels: Pixels = np.rint(drawn).astype(np.uint8)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -73,7 +75,8 @@ def confusion_matrix(counts: Integers, pictures: Integers, labels: Sequence[str]
         axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=font)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, format=PercentFormatter(1))
     bar.set_label("share of the true class")
-    bar.outline.set_visible(False)
+    # Matplotlib's stubs for Python 3.10 take it for a collection.
+    cast(Artist, bar.outline).set_visible(False)
     return figure
 
 

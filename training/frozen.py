@@ -115,7 +115,7 @@ class Features:
 
         def rows(begin: int, end: int) -> NDArray[np.generic]:
             batches = range(begin, end, FEATURE_BATCH)
-            found = np.concatenate(
+            found: NDArray[np.float32] = np.concatenate(
                 [tf.cast(run(source[i : min(i + FEATURE_BATCH, end)]), tf.float32).numpy() for i in batches]
             )
             if not np.abs(found).max() <= np.finfo(np.float16).max:

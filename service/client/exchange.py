@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +163,8 @@ Call = Generator[Request, Answer, T]
 """Yields each request, is sent its answer, and returns the result."""
 
 
-class Result(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Result(Generic[T]):
     """What a call came to."""
 
     value: T
