@@ -54,11 +54,11 @@ def create_app(settings: Settings, team: Team | None = None) -> FastAPI:
     tracing = Tracing()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Door]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Door | Metrics]]:
         try:
             tracing.open()
             async with classifier:
-                yield {"door": Door(classifier.metrics)}
+                yield {"door": Door(classifier.metrics), "metrics": classifier.metrics}
             await tracing.close()
         except StartupFailed as failure:
             log.error(failure.code, reason=str(failure))

@@ -4,6 +4,7 @@ ServiceError
 ├── ClientError                 the request must change before it can succeed
 │   ├── Unauthenticated
 │   ├── Forbidden
+│   ├── MalformedRequest
 │   ├── BodyTooLarge
 │   ├── BodyTooSlow
 │   ├── InvalidRequest
@@ -75,6 +76,12 @@ class Forbidden(ClientError):
     """The request shows a key that is not for this call."""
 
     code = "forbidden"
+
+
+class MalformedRequest(ClientError):
+    """The request is no valid HTTP."""
+
+    code = "malformed_request"
 
 
 class BodyTooLarge(ClientError):

@@ -49,6 +49,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
                 http=GuardedProtocol,
+                ws="none",
                 ssl_certfile=settings.tls_certificate,
                 ssl_keyfile=settings.tls_key,
             )

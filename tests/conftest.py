@@ -169,7 +169,9 @@ class LiveServer(uvicorn.Server):
     """A real server on a free port, in a thread."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_config=None, access_log=False, http=GuardedProtocol))
+        super().__init__(
+            uvicorn.Config(app, port=0, log_config=None, access_log=False, http=GuardedProtocol, ws="none")
+        )
         self._up = threading.Event()
         self._thread = threading.Thread(target=self.run)
 

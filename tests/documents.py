@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from service.app import create_app
 from service.errors import Unavailable
 from service.http import openinference, tfserving
-from service.http.connections import MALFORMED, TOO_LARGE, TOO_SLOW
+from service.http.connections import TOO_LARGE, TOO_SLOW
 from service.http.errors import BUG, FRAMEWORK_CODES, KEY_ERRORS, KINDS, PROBLEM_TYPE, PROTOCOL_STATUS, STATUS
 from service.manifest import read_manifest
 from service.metrics import LABELS, Metrics
@@ -107,7 +107,10 @@ def metrics_table() -> str:
 def labels_table() -> str:
     """The labels whose values are not in the table of metrics."""
     rows = [f"| `{label}` | {values} |\n" for label, values in LABELS.items() if isinstance(values, str)]
-    codes = ", ".join(f"`{code}`" for code in sorted({*KINDS, *FRAMEWORK_CODES.values(), "http_error", BUG.code}))
+    heads = (TOO_SLOW.code, TOO_LARGE.code)
+    codes = ", ".join(
+        f"`{code}`" for code in sorted({*KINDS, *FRAMEWORK_CODES.values(), "http_error", BUG.code, *heads})
+    )
     return "| label | what |\n|---|---|\n" + "".join(rows) + f"\nCodes: {codes}.\n"
 
 
@@ -238,13 +241,13 @@ def protocols_table() -> str:
 
 def codes() -> dict[str, int]:
     """The status of every problem's code."""
-    heads = {problem.code: problem.status for problem in (MALFORMED, TOO_SLOW, TOO_LARGE, BUG)}
+    heads = {problem.code: problem.status for problem in (TOO_SLOW, TOO_LARGE, BUG)}
     framework = {code: status for status, code in FRAMEWORK_CODES.items()}
     return {kind.code: status for kind, status in STATUS.items()} | framework | heads
 
 
 def codes_table() -> str:
-    titles = {problem.code: problem.title for problem in (MALFORMED, TOO_SLOW, TOO_LARGE, BUG)}
+    titles = {problem.code: problem.title for problem in (TOO_SLOW, TOO_LARGE, BUG)}
     rows = ["| code | status | under `/v1`, `/v2` | `Retry-After` | what |\n", "|---|---|---|---|---|\n"]
     for code, status in sorted(codes().items()):
         kind = KINDS.get(code)

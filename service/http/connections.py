@@ -9,12 +9,24 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
+import structlog
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserInvalidURLError,
+    HttpParserUpgrade,
+    parse_url,
+)
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.errors import MalformedRequest
 from service.http.disconnect import PRESENCE, Presence
 from service.http.door import Door
-from service.http.errors import PROBLEM_TYPE
+from service.http.errors import BUG, PROBLEM_TYPE, problem_of
+from service.http.limits import DAMAGE
 from service.http.schemas import Problem
+from service.metrics import Metrics
 
 # Beyond what comes with its first bytes.
 MAX_HEAD_BYTES = 64 * 1024
@@ -22,9 +34,6 @@ HEAD_SECONDS = 10.0
 # How long a connection without a request stays once the server stops: one may be on its way.
 LINGER_SECONDS = 0.5
 
-MALFORMED = Problem(
-    title="The request is no HTTP", status=400, detail="expected HTTP/1.1, got something else", code="malformed_request"
-)
 TOO_SLOW = Problem(
     title="The request's head did not arrive in time",
     status=408,
@@ -39,13 +48,20 @@ TOO_LARGE = Problem(
 )
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with these bounds; the app's lifespan names the `door`, if it has one.
+log = structlog.get_logger()
 
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with these bounds; the app's lifespan names the `door` and the `metrics`, if it has them.
+
+    Nothing else is spoken: who asks for WebSocket or HTTP/2 by `Upgrade` is answered as if he had not.
     When it stops, what was sent before is answered, whether it was read or not.
     """
 
     _arriving = _unwanted = _stopping = False
+    # What comes behind a head or a body that cannot be read is not looked at.
+    _over = False
+    _refusal: Problem | None = None
     _awaited: asyncio.TimerHandle | None = None
     _begun = False
     _bytes = 0
@@ -64,8 +80,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what comes of a head that was begun before and is not complete after."""
+        if self._over:
+            return
         begun = self._begun
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._read(data)
+        except HttpParserError as error:
+            self._give_up(error)
+            return
         if begun and self._begun:
             self._bytes += len(data)
             if self._bytes > MAX_HEAD_BYTES:
@@ -73,6 +96,43 @@ class GuardedProtocol(HttpToolsProtocol):
         # What comes after its answer has as much time as a head; most heads come whole.
         if (self._begun or self._unwanted) and self._awaited is None:
             self._await_head()
+
+    def _read(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as asked:
+                # The parser has taken the end of the head for that of the request.
+                (read,) = asked.args
+                kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+                line = b"%b %b HTTP/%b\r\n" % (
+                    self.parser.get_method(),
+                    self.url,
+                    self.parser.get_http_version().encode(),
+                )
+                data = b"".join((line, *kept, b"\r\n", data[read:]))
+            else:
+                return
+
+    def _give_up(self, error: HttpParserError) -> None:
+        """Say what is wrong with a request, and hear no other: nobody knows where the next one would begin."""
+        self._over = True
+        cause = error.__context__ if isinstance(error, HttpParserCallbackError) else error
+        if not isinstance(cause, HttpParserError):
+            log.error("bug", exc_info=cause)
+            self._begun = True
+            self._refuse(BUG)
+        elif self._unwanted:
+            self.transport.close()
+        elif self._arriving:
+            # Who reads the body is told, and answers.
+            self.cycle.scope["state"][DAMAGE] = f"expected a valid HTTP/1.1 body, got an invalid one: {cause}"
+            self.cycle.keep_alive = False
+            self.cycle.message_event.set()
+        else:
+            self._begun = True
+            malformed = MalformedRequest(f"expected a valid HTTP/1.1 request, got an invalid one: {cause}")
+            self._refuse(problem_of(malformed))
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -82,7 +142,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The rest is the body, which has bounds of its own."""
+        if self.parser.get_method() == b"CONNECT":
+            raise HttpParserInvalidMethodError("CONNECT is for proxies")
+        if self.parser.should_upgrade():
+            return
         self._end_head()
+        if not self.url.startswith(b"/") and not parse_url(self.url).path:
+            raise HttpParserInvalidURLError(f"no path in {self.url!r}")
         self._arriving = True
         door: Door | None = self.app_state.get("door")
         # What has no body costs little, and tells whoever watches how it goes.
@@ -99,6 +165,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """An answer may come before all of its request has."""
         super().on_response_complete()
         self._unwanted = self._arriving and not self._answers_another()
+        if self._refusal is not None and not self._answers_another():
+            self._say(self._refusal)
 
     def on_body(self, body: bytes) -> None:
         """Nobody reads what was answered already."""
@@ -107,6 +175,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """After what was answered already the next request may come."""
+        if self.parser.should_upgrade():
+            return
         self._arriving = False
         if not self._unwanted:
             super().on_message_complete()
@@ -154,19 +224,29 @@ class GuardedProtocol(HttpToolsProtocol):
             self._awaited.cancel()
             self._awaited = None
 
-    def send_400_response(self, msg: str) -> None:
-        """What is no HTTP gets the same kind of answer as any other mistake."""
-        self._begun = True
-        self._refuse(MALFORMED)
-
     def _refuse(self, problem: Problem) -> None:
-        # A browser opens connections before it needs them; and no answer may stand amid another.
-        if self._begun and not self._answers_another():
+        begun = self._begun
+        self._end_head()
+        if not begun:
+            # A browser opens connections before it needs them.
+            self.transport.close()
+            return
+        metrics: Metrics | None = self.app_state.get("metrics")
+        if metrics is not None:
+            metrics.errors.labels(problem.code).inc()
+        log.info("head_refused", status=problem.status, code=problem.code, detail=problem.detail)
+        if self._answers_another():
+            # No answer may stand amid another.
+            self._over, self._refusal = True, problem
+        else:
+            self._say(problem)
+
+    def _say(self, problem: Problem) -> None:
+        if not self.transport.is_closing():
             body = problem.model_dump_json().encode()
             head = (
                 f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\ncontent-type: {PROBLEM_TYPE}\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
-        self._end_head()
-        self.transport.close()
+            self.transport.close()

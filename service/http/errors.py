@@ -28,6 +28,7 @@ PROBLEM_TYPE = "application/problem+json"
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.Unauthenticated: 401,
     errors.RateLimited: 429,
+    errors.MalformedRequest: 400,
     errors.BodyTooLarge: 413,
     errors.BodyTooSlow: 408,
     errors.InvalidRequest: 422,
@@ -126,7 +127,7 @@ def failure(scope: Scope, error: errors.ServiceError) -> ErrorResponse:
         headers["retry-after"] = str(ceil(error.retry_after))
     if isinstance(error, errors.Unauthenticated):
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, (errors.BodyTooLarge, errors.BodyTooSlow, errors.Draining)):
+    if isinstance(error, (errors.MalformedRequest, errors.BodyTooLarge, errors.BodyTooSlow, errors.Draining)):
         # The rest of the body is not read.
         headers["connection"] = "close"
     return ErrorResponse(scope, problem_of(error), headers)

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge, DeadlineExceeded, Draining, InvalidRequest, Overloaded
+from service.errors import BodyTooLarge, DeadlineExceeded, Draining, InvalidRequest, MalformedRequest, Overloaded
 from service.http.errors import answer, bug, failure
 from service.http.headers import header
 from service.metrics import Metrics
@@ -23,6 +23,8 @@ from service.tracing import Trace, Tracing
 # What a client may call its request: safe in a log line and in a header.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
+# Where a connection says, in the state of a request, what is wrong with the rest of its body.
+DAMAGE = "damage"
 # What a browser must not make of an answer: another type, a frame of another page, a hint where its reader came from.
 SAFE = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
 SAFE_BYTES = [(name.encode(), value.encode()) for name, value in SAFE.items()]
@@ -141,7 +143,9 @@ class BodyLimit:
         self._total = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI. Whoever reads a byte too many gets `BodyTooLarge`, or `Overloaded` where others hold too many."""
+        """See ASGI. Whoever reads a byte too many gets `BodyTooLarge`, or `Overloaded` where others hold too many; and
+        whoever reads what cannot be read, `MalformedRequest`.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -153,6 +157,8 @@ class BodyLimit:
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise BodyTooLarge(f"expected at most {self._max_bytes} bytes, got {announced}")
             message = await receive()
+            if damage := scope.get("state", {}).get(DAMAGE):
+                raise MalformedRequest(damage)
             size = len(message.get("body", b""))
             received += size
             self._total += size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from service.app import create_app
 from service.http import connections
 from service.settings import Settings
-from tests.conftest import LiveServer
+from tests.conftest import LiveServer, draw, encode
 from tests.service.http.explaining import until
 
 HEAD = b"GET /health/live HTTP/1.1\r\nhost: x\r\n"
@@ -31,6 +32,21 @@ def impatient(monkeypatch: pytest.MonkeyPatch, live: httpx.Client) -> Iterator[s
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     with socket.create_connection((live.base_url.host, live.base_url.port or 80), timeout=20) as connection:
         yield connection
+
+
+def metric(client: httpx.Client, sample: str) -> float:
+    found = re.search(rf"^{re.escape(sample)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def next_of(connection: socket.socket) -> bytes:
+    """An answer in JSON, whose head and body may come one after the other."""
+    received = b""
+    while not received.endswith(b"}"):
+        part = connection.recv(65_536)
+        assert part, received
+        received += part
+    return received
 
 
 def all_of(connection: socket.socket) -> bytes:
@@ -61,7 +77,7 @@ def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(impatient:
 
 def test_a_second_request_of_a_connection_has_the_same_time(impatient: socket.socket) -> None:
     impatient.sendall(HEAD + b"\r\n")
-    assert impatient.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert next_of(impatient).startswith(b"HTTP/1.1 200 ")
     time.sleep(0.5)
     impatient.sendall(HEAD)
     assert all_of(impatient).startswith(b"HTTP/1.1 408 ")
@@ -69,7 +85,7 @@ def test_a_second_request_of_a_connection_has_the_same_time(impatient: socket.so
 
 def test_what_comes_behind_an_early_answer_is_not_taken_for_ever(impatient: socket.socket) -> None:
     impatient.sendall(b"POST /predict?model=cats HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
-    received = impatient.recv(65_536)
+    received = next_of(impatient)
     assert received.startswith(b"HTTP/1.1 404 ")
 
     def send_on() -> None:
@@ -83,9 +99,9 @@ def test_what_comes_behind_an_early_answer_is_not_taken_for_ever(impatient: sock
 
 def test_behind_an_early_answer_the_connection_goes_on(raw: socket.socket) -> None:
     raw.sendall(b"POST /predict?model=cats HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc")
-    assert raw.recv(65_536).startswith(b"HTTP/1.1 404 ")
+    assert next_of(raw).startswith(b"HTTP/1.1 404 ")
     raw.sendall(b"defghi" + HEAD + b"\r\n")
-    assert raw.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert next_of(raw).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("what", [b"x-a: ", b"x-a: b\r\n"], ids=["one-header", "many-headers"])
@@ -99,17 +115,98 @@ def test_a_head_without_end_is_refused(raw: socket.socket, what: bytes) -> None:
     assert all_of(raw).startswith(b"HTTP/1.1 431 ")
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [b"GET / HTP/1.1\r\n\r\n", b"POST /predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"\x16\x03\x01\x02\r\n\r\n"],
-    ids=["protocol", "length", "tls"],
-)
-def test_what_is_no_http_is_a_problem_too(raw: socket.socket, sent: bytes) -> None:
+POST = b"POST /predict HTTP/1.1\r\nhost: x\r\n"
+NO_HTTP = {
+    "protocol": (b"GET / HTP/1.1\r\n\r\n", "Expected HTTP/"),
+    "method": (b"BREW / HTTP/1.1\r\nhost: x\r\n\r\n", "Invalid method"),
+    "tls": (b"\x16\x03\x01\x02\r\n\r\n", "Invalid method"),
+    "length": (POST + b"content-length: -5\r\n\r\n", "Invalid character in Content-Length"),
+    "two-lengths": (POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\nx", "Duplicate Content-Length"),
+    "header": (POST + b"x : y\r\n\r\n", "Invalid header token"),
+    "tunnel": (b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nhost: x\r\n\r\n", "CONNECT is for proxies"),
+    "no-path": (b"GET http://127.0.0.1 HTTP/1.1\r\nhost: x\r\n\r\n", "no path in b'http://127.0.0.1'"),
+}
+
+
+@pytest.mark.parametrize(("sent", "wrong"), NO_HTTP.values(), ids=NO_HTTP)
+def test_what_is_no_http_is_a_problem_that_says_why(
+    raw: socket.socket, live: httpx.Client, sent: bytes, wrong: str
+) -> None:
+    counted = 'sichtbar_errors_total{code="malformed_request"}'
+    before = metric(live, counted)
     raw.sendall(sent)
     head, _, body = all_of(raw).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"application/problem+json" in head
-    assert json.loads(body)["code"] == "malformed_request"
+    problem = json.loads(body)
+    assert problem["code"] == "malformed_request"
+    assert wrong in problem["detail"]
+    assert metric(live, counted) == before + 1
+
+
+DAMAGED = {
+    "size": (b"zz\r\nabc\r\n0\r\n\r\n", "Invalid character in chunk size"),
+    "great-size": (b"f" * 20 + b"\r\nabc\r\n0\r\n\r\n", "Chunk size overflow"),
+    "longer-than-it-says": (b"1\r\nabcdef\r\n0\r\n\r\n", "Expected LF after chunk data"),
+    "trailer": (b"1\r\na\r\n0\r\nno trailer\r\n\r\n", "Invalid header token"),
+}
+
+
+@pytest.mark.parametrize(("chunks", "wrong"), DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "later"])
+def test_a_damaged_body_is_a_problem_that_says_why(
+    raw: socket.socket, chunks: bytes, wrong: str, *, at_once: bool
+) -> None:
+    head = POST + b"content-type: image/png\r\ntransfer-encoding: chunked\r\n\r\n"
+    if at_once:
+        raw.sendall(head + chunks)
+    else:
+        raw.sendall(head + b"3\r\nabc\r\n")
+        raw.sendall(chunks)
+    head, _, body = all_of(raw).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in head
+    problem = json.loads(body)
+    assert problem["code"] == "malformed_request"
+    assert wrong in problem["detail"]
+
+
+def test_a_damaged_body_is_told_in_the_form_of_its_protocol(raw: socket.socket) -> None:
+    raw.sendall(b"POST /v1/models/shapes:predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+    head, _, body = all_of(raw).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert "Invalid character in chunk size" in json.loads(body)["error"]
+
+
+def test_a_damaged_body_that_nobody_wants_costs_no_answer(raw: socket.socket) -> None:
+    raw.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n" + HEAD + b"\r\n")
+    answers = all_of(raw)
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert answers.startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_is_no_http_does_not_cost_the_request_before_it_its_answer(raw: socket.socket) -> None:
+    picture = encode(draw("circle", 1))
+    raw.sendall(
+        POST + b"content-type: image/png\r\ncontent-length: %d\r\n\r\n" % len(picture) + picture + b"junk\r\n\r\n"
+    )
+    first, _, second = all_of(raw).partition(b"HTTP/1.1 400 ")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert b'"predictions"' in first
+    assert b"Invalid method" in second
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(raw: socket.socket, protocol: bytes) -> None:
+    asked = b"connection: upgrade\r\nupgrade: " + protocol + b"\r\nsec-websocket-version: 13\r\n"
+    picture = encode(draw("circle", 1))
+    body = b"content-type: image/png\r\ncontent-length: %d\r\n\r\n" % len(picture) + picture
+    raw.sendall(HEAD + asked + b"\r\n" + POST + asked + body + HEAD + b"connection: close\r\n\r\n")
+    live, predicted, again = all_of(raw).split(b"HTTP/1.1 ")[1:]
+    assert live.startswith(b"200 ")
+    # As Java's client sends its first picture.
+    assert b'"label":"circle"' in predicted
+    assert again.startswith(b"200 ")
 
 
 def test_large_but_reasonable_heads_are_read(live: httpx.Client) -> None:
@@ -137,7 +234,7 @@ def test_what_comes_while_the_server_stops_is_answered(
         with socket.create_connection(place, timeout=20) as connection:
             for _ in range(before):
                 connection.sendall(HEAD + b"\r\n")
-                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+                assert next_of(connection).startswith(b"HTTP/1.1 200 ")
             until(lambda: len(server.server_state.connections) == 1)
             server.should_exit = True
             until(lambda: not listens(place))

@@ -133,6 +133,8 @@ def test_predict_documents_every_error_but_those_of_other_calls_and_of_the_start
     }
     others = {
         "startup_failed",
+        # Any call may answer it.
+        "malformed_request",
         "labels_not_written",
         "unknown_report",
         "unknown_image",
