@@ -7,9 +7,10 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from service.errors import LabelsNotWritten, first_problem
+from service.inputs import Known
 
 FILE = "labels.json"
 # No version's folder starts with a dot.
@@ -23,11 +24,11 @@ class InvalidLabels(ValueError):
     """The file is not what it shall be."""
 
 
-class Labels(BaseModel):
+class Labels(Known):
     """Which versions answer to a name, and what goes to the canary."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"example": {"stable": 1, "canary": 2, "canary_weight": 0.1}}
+        frozen=True, strict=True, json_schema_extra={"example": {"stable": 1, "canary": 2, "canary_weight": 0.1}}
     )
 
     stable: int | None = Field(

@@ -122,7 +122,7 @@ class Rollout:
         loaded = sorted({version.manifest.name for version in repository.versions})
         if default is not None and default not in loaded and not ordered:
             await repository.close()
-            raise StartupFailed(f"the default model {default!r} is none of {', '.join(loaded)}")
+            raise StartupFailed(f"{variable('default_model')}: expected one of {', '.join(loaded)}, got {default!r}")
         self._tasks.append(asyncio.create_task(self._work(), name="rollout"))
         if self._settings.watch == "auto":
             self._tasks.append(asyncio.create_task(self._listen(), name="watch models"))

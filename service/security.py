@@ -16,9 +16,11 @@ from time import monotonic
 from typing import Literal, NamedTuple
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import RateLimited, StartupFailed, first_problem
+from service.inputs import Known
+from service.settings import variable
 
 Scope = Literal["predict", "explain", "admin"]
 
@@ -27,23 +29,23 @@ HELD = struct.Struct("dd")
 log = structlog.get_logger()
 
 
-class Key(BaseModel):
+class Key(Known):
     """One client."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="What logs call it.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key, in hexadecimal digits.")
     scopes: frozenset[Scope] = Field(min_length=1, description="What it may ask for.")
     requests_per_minute: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="How often; null: as often as it likes."
+        default=None, gt=0, strict=True, allow_inf_nan=False, description="How often; null: as often as it likes."
     )
 
 
-class KeyFile(BaseModel):
+class KeyFile(Known):
     """What `SICHTBAR_KEYS` names, as JSON."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     keys: list[Key]
 
@@ -74,7 +76,7 @@ class Keys:
         try:
             self._keys = self._read()
         except (OSError, ValueError) as error:
-            raise StartupFailed(f"{path}: expected keys as JSON: {explain_problem(error)}") from None
+            raise StartupFailed(f"{variable('keys')}={path}: expected keys as JSON: {explain_problem(error)}") from None
 
     def find(self, shown: str) -> Key | None:
         """The key that a client shows, if it is one."""
@@ -182,4 +184,7 @@ def add_key(path: Path, name: str, scopes: frozenset[Scope], requests_per_minute
 
 def explain_problem(error: OSError | ValueError) -> str:
     """Why a file of keys cannot be read or written."""
-    return first_problem(error, "its start") if isinstance(error, ValidationError) else str(error)
+    # What is there instead may be a key.
+    if isinstance(error, ValidationError):
+        return first_problem(error, show=False)
+    return (isinstance(error, OSError) and error.strerror) or str(error)

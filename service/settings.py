@@ -7,19 +7,23 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.choices import EngineName
-from service.errors import StartupFailed
+from service.errors import StartupFailed, described
+from service.inputs import Decimal, Whole
 from service.policy import checked
 
 PREFIX = "SICHTBAR_"
 # Where tests and training scripts find pictures and weights, and what its clients show it; not the service's to read.
 OTHERS = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS", "SICHTBAR_API_KEY"}
+# As browsers name them: nothing follows the port.
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
-Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+Positive = Annotated[Whole, Field(gt=0)]
+Seconds = Annotated[Decimal, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
 def _below(path: str) -> str:
@@ -34,8 +38,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
-    workers: int = Field(
+    port: Whole = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
+    workers: Whole = Field(
         default=1,
         ge=1,
         le=64,
@@ -68,11 +72,11 @@ class Settings(BaseSettings):
         default=1.0,
         description="Seconds that files of a version must stay as they are before they are read, or it is unloaded.",
     )
-    engine: Literal["auto"] | EngineName = Field(
+    engine: Literal["auto", EngineName] = Field(
         default="auto",
         description="What runs the networks; `auto`: TensorFlow where it sees a GPU, else OpenVINO.",
     )
-    threads: int = Field(
+    threads: Whole = Field(
         default=0,
         ge=0,
         description="Threads of one inference; 0: one for a small network, else as the engine chooses; workers share "
@@ -83,25 +87,25 @@ class Settings(BaseSettings):
         description="What OpenVINO computes predictions in; `bfloat16` takes about half the time where a processor has "
         "it; probabilities may differ by 0.01 or so, from processor to processor too.",
     )
-    decode_threads: PositiveInt = Field(default=2, description="Threads that decode pictures.")
-    max_body_bytes: PositiveInt = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")
-    max_total_bytes: PositiveInt = Field(
+    decode_threads: Positive = Field(default=2, description="Threads that decode pictures.")
+    max_body_bytes: Positive = Field(default=32 * 2**20, description="Largest body of a request, in bytes.")
+    max_total_bytes: Positive = Field(
         default=256 * 2**20,
         description="Bytes of bodies that all requests under way may hold, as many of kept pictures, and as many that "
         "explanations, queued or running, hold; one more gets 503.",
     )
     # Pillow itself refuses more than the upper bound.
-    max_pixels: int = Field(
+    max_pixels: Whole = Field(
         default=50_000_000, ge=1, le=178_956_970, description="Most pixels of a picture (width x height)."
     )
-    max_images: PositiveInt = Field(default=32, description="Most pictures in one request.")
-    max_batch: PositiveInt = Field(default=32, description="Most pictures in one inference.")
-    max_queue: PositiveInt = Field(
+    max_images: Positive = Field(default=32, description="Most pictures in one request.")
+    max_batch: Positive = Field(default=32, description="Most pictures in one inference.")
+    max_queue: Positive = Field(
         default=256,
         description="Pictures that may wait, for decoding and for each model; one more gets 503, and so do those after "
         "it that would not soon have their turn, until fewer come.",
     )
-    cache_bytes: int = Field(
+    cache_bytes: Whole = Field(
         default=0,
         ge=0,
         description="Bytes of answers that each process keeps in memory, the least recently used removed first, so "
@@ -129,13 +133,13 @@ class Settings(BaseSettings):
         description="Where pictures are kept by id: a folder, `redis://...` for several hosts, or `none`; unset, "
         "`sichtbar-<user id>` in the system's temporary folder.",
     )
-    store_max_bytes: PositiveInt = Field(
+    store_max_bytes: Positive = Field(
         default=2**30, description="Bytes of pictures kept in the folder, the least recently used removed first."
     )
-    store_max_seconds: PositiveInt = Field(
+    store_max_seconds: Positive = Field(
         default=86_400, description="Seconds that a picture is kept after its last use."
     )
-    max_explanations: PositiveInt = Field(
+    max_explanations: Positive = Field(
         default=16, description="Explanations that may be queued or running; one more gets 503."
     )
     explain_wait: Seconds = Field(
@@ -145,10 +149,10 @@ class Settings(BaseSettings):
     explain_timeout: Seconds = Field(
         default=600.0, gt=0, description="Seconds that one explanation may take, from its turn on."
     )
-    explain_keep_seconds: PositiveInt = Field(
+    explain_keep_seconds: Positive = Field(
         default=86_400, description="Seconds that explanations, and what is known of their jobs, are kept."
     )
-    explain_max_bytes: PositiveInt = Field(
+    explain_max_bytes: Positive = Field(
         default=256 * 2**20,
         description="Bytes of explanations and drawings kept beside pictures, the least recently used removed first.",
     )
@@ -156,7 +160,7 @@ class Settings(BaseSettings):
         default=True,
         description="Whether models are loaded for explanations once the service is ready, not when asked.",
     )
-    explain_nice: int = Field(
+    explain_nice: Whole = Field(
         default=10, ge=0, le=19, description="Niceness of the process that explains; predictions go before it."
     )
     keys: Path | None = Field(
@@ -182,7 +186,10 @@ class Settings(BaseSettings):
     def _split(cls, given: object) -> object:
         if not isinstance(given, str):
             return given
-        return tuple(origin for part in given.split(",") if (origin := part.strip()))
+        origins = tuple(origin for part in given.split(",") if (origin := part.strip()))
+        if wrong := [origin for origin in origins if not ORIGIN.fullmatch(origin)]:
+            raise ValueError(f"expected `*`, or origins such as https://example.org, got {', '.join(wrong)}")
+        return origins
 
     @model_validator(mode="after")
     def _has_both_of_tls(self) -> Settings:
@@ -214,9 +221,10 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as invalid:
             problems = (
-                f"{variable(str(problem['loc'][0]))}={problem['input']!r}: {problem['msg']}"
-                if problem["loc"]
-                else problem["msg"]
+                described(
+                    {**problem, "loc": [f"{variable(str(name))}={problem['input']!r}" for name in problem["loc"][:1]]},
+                    show=False,
+                )
                 for problem in invalid.errors()
             )
             raise StartupFailed("; ".join(problems)) from None

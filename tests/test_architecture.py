@@ -102,6 +102,7 @@ ALLOWED = {
 SERVICE = [
     "service",
     "service.errors",
+    "service.inputs",
     "service.choices",
     "service.manifest",
     "service.policy",

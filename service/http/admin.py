@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 from fastapi.security import HTTPBearer
 
 from service import errors
 from service.http.errors import responses
 from service.http.native import Nothing, Service, label_summary, version_summary
-from service.http.schemas import LabelSummary, VersionSummary
+from service.http.schemas import LabelSummary, VersionNumber, VersionSummary
 from service.labels import Labels
 from service.settings import variable
 
@@ -26,12 +26,11 @@ async def require_keys(service: Service, documented: Annotated[object, Depends(K
 
 router = APIRouter(dependencies=[Depends(require_keys)])
 
-Number = Annotated[int, Path(ge=1)]
 REFUSALS = (errors.UnknownModel, errors.UnknownVersion, errors.InvalidRequest)
 
 
 @router.post("/models/{model}/versions/{version}:load", summary="Load a version", responses=responses(*REFUSALS))
-async def load(model: str, version: Number, query: Nothing, service: Service) -> VersionSummary:
+async def load(model: str, version: VersionNumber, query: Nothing, service: Service) -> VersionSummary:
     """Whatever `SICHTBAR_VERSIONS` says, until it is unloaded or the service starts again; what failed is tried again.
     Answers with what became of it, or that it still loads after `SICHTBAR_TIMEOUT`.
     """
@@ -39,7 +38,7 @@ async def load(model: str, version: Number, query: Nothing, service: Service) ->
 
 
 @router.post("/models/{model}/versions/{version}:unload", summary="Unload a version", responses=responses(*REFUSALS))
-async def unload(model: str, version: Number, query: Nothing, service: Service) -> VersionSummary:
+async def unload(model: str, version: VersionNumber, query: Nothing, service: Service) -> VersionSummary:
     """It finishes what it was asked, and stays unloaded until it is loaded, its files change or the service starts
     again.
     """

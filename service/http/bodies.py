@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from service.http.multipart import read_form
 from service.http.schemas import PredictBody
 
 FIELD = "file"
+NO_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 BINARY = {"type": "string", "format": "binary"}
 PREDICT_BODY: dict[str, Any] = {
     "required": True,
@@ -114,15 +116,21 @@ async def read_pictures(request: Request, max_images: int) -> list[Picture]:
 
 
 def from_base64(encoded: str, name: str) -> bytes:
-    """Decode what RFC 4648, section 4, has encoded.
+    """Decode what RFC 4648, section 4, has encoded, alone or in a `data:` URL, as a browser's canvas gives it.
 
     Raises:
         InvalidRequest: it is not base64.
     """
+    if encoded.startswith("data:"):
+        kind, _, encoded = encoded.partition(",")
+        if not kind.endswith(";base64"):
+            raise InvalidRequest(f"expected `{name}` in base64, as `data:image/png;base64,...`, got {kind[:40]!r}")
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRequest(f"expected `{name}` in base64: {error}") from None
+        wrong = NO_BASE64.search(encoded)
+        came = f"{wrong[0]!r} as character {wrong.start() + 1}" if wrong else f"what is none: {error}"
+        raise InvalidRequest(f"expected `{name}` in base64 (RFC 4648, section 4), got {came}") from None
 
 
 def _from_form(content_type: str, body: bytes, max_images: int) -> list[Picture]:
@@ -139,7 +147,9 @@ def _from_form(content_type: str, body: bytes, max_images: int) -> list[Picture]
 def _from_json(body: bytes) -> Picture:
     # One key and one string of base64: looked for before a parser builds a million of them.
     if body.count(b'"') > 4 or body.count(b",") > 1:
-        raise InvalidRequest('expected {"image": "<base64>"} and nothing beside it, got more')
+        raise InvalidRequest(
+            'expected {"image": "<base64>"} and nothing beside it, got more: parameters go in the query'
+        )
     try:
         encoded = PredictBody.model_validate_json(body).image
     except ValidationError as invalid:

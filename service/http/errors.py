@@ -5,7 +5,6 @@ Under `/v1` and `/v2` errors have the form, and where they differ the statuses, 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -77,8 +76,8 @@ PROTOCOL_STATUS = {
     errors.ImageTooLarge.code: 400,
     errors.Overloaded.code: 429,
 }
-# Characters: of what came, and of all that is told of it.
-MOST_SHOWN, MOST_DETAIL = 100, 1000
+# Characters of all that is told of what came.
+MOST_DETAIL = 1000
 # What the framework itself refuses.
 FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -190,16 +189,6 @@ def responses(
     return documented
 
 
-def _shown(value: object) -> str:
-    """What came, as JSON, no longer than a line."""
-    text = json.dumps(value, ensure_ascii=False, default=_text).encode("utf-8", "replace").decode()
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
 def _described(kind: type[errors.ServiceError], detail: str) -> Problem:
     return Problem(title=(kind.__doc__ or "").rstrip("."), status=STATUS[kind], detail=detail, code=kind.code)
 
@@ -213,10 +202,7 @@ async def _service_error(request: Request, error: Exception) -> ErrorResponse:
 
 async def _invalid_request(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, RequestValidationError)
-    detail = "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {_shown(problem.get('input'))}"
-        for problem in error.errors()
-    )
+    detail = "; ".join(map(errors.described, error.errors()))
     return _counted(request, failure(request.scope, errors.InvalidRequest(detail)))
 
 
@@ -225,12 +211,15 @@ async def _framework_error(request: Request, error: Exception) -> ErrorResponse:
     if error.status_code == HTTPStatus.BAD_REQUEST:
         # FastAPI's answer to a body that it cannot decode; what it cannot parse is a RequestValidationError.
         return _counted(request, failure(request.scope, errors.InvalidRequest("body: expected JSON in UTF-8")))
-    title = HTTPStatus(error.status_code).phrase
+    title, asked = HTTPStatus(error.status_code).phrase, f"{request.method} {request.url.path}"
+    if allowed := (error.headers or {}).get("Allow"):
+        detail = f"expected {allowed}, got {asked}"
+    else:
+        detail = f"{asked}: {title if speaks_protocol(request.scope) else 'see /docs for what there is'}"
     problem = Problem(
         title=title,
         status=error.status_code,
-        detail=f"{request.method} {request.url.path}: "
-        + (title if speaks_protocol(request.scope) else "see /docs for what there is"),
+        detail=detail,
         code=FRAMEWORK_CODES.get(error.status_code, "http_error"),
     )
     return _counted(request, ErrorResponse(request.scope, problem, error.headers))

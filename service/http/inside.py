@@ -207,7 +207,8 @@ def _check(version: Version, query: ActivationsBodyQuery) -> None:
     if not query.over:
         return
     if query.channel is None or query.format != "png":
-        raise errors.InvalidRequest("expected `over` with a `channel` and as PNG")
+        came = "no channel" if query.channel is None else f"format={query.format}"
+        raise errors.InvalidRequest(f"expected over=true with one `channel`, and with format=png, got {came}")
     if not activations.has_places(layer):
         raise errors.InvalidRequest(
             f"expected `over` of a layer that has rows and columns, got {layer.name} of shape {layer.shape}"

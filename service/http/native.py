@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
@@ -25,6 +25,7 @@ from service.http.schemas import (
     PredictAnswer,
     PredictQuery,
     VersionCard,
+    VersionNumber,
     VersionSummary,
 )
 from service.repository import VersionState
@@ -156,7 +157,7 @@ async def model(model: str, query: Nothing, service: Service) -> ModelSummary:
     summary="One version's card",
     responses=responses(errors.UnknownModel, errors.UnknownVersion, errors.ModelUnavailable, errors.InvalidRequest),
 )
-async def version(model: str, version: Annotated[int, Path(ge=1)], query: Nothing, service: Service) -> VersionCard:
+async def version(model: str, version: VersionNumber, query: Nothing, service: Service) -> VersionCard:
     """The manifest: labels, input, layers, what training measured, licence and attribution."""
     found = service.repository.find(model, version)
     return VersionCard(state="available", engine=found.engine, manifest=found.manifest)

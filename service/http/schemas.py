@@ -19,6 +19,7 @@ from service.explain.question import (
     LimeExplanation,
 )
 from service.explain.style import MAX_SIDE, MIN_SIDE, Polarity, StyleName
+from service.inputs import DECIMAL, WHOLE, Known
 from service.labels import LABELS, Label, Labels
 from service.manifest import EXAMPLE as MANIFEST_EXAMPLE
 from service.manifest import VERSION_NAME, Input, Manifest
@@ -49,6 +50,7 @@ def _is_version(given: object) -> object:
     raise ValueError("expected a version's number, from 1 on, `stable` or `canary`")
 
 
+VersionNumber = Annotated[int, Field(ge=1), WHOLE]
 VersionName = Annotated[Annotated[int, Field(ge=1)] | Label, BeforeValidator(_is_version)]
 VERSION = Field(
     default=None,
@@ -56,27 +58,24 @@ VERSION = Field(
 )
 
 
-class _Query(BaseModel):
-    # A typo must not be ignored silently.
-    model_config = ConfigDict(extra="forbid")
-
-
-class NoQuery(_Query):
+class NoQuery(Known):
     """A call without parameters."""
 
 
-class PredictQuery(_Query):
+class PredictQuery(Known):
     """Which model answers, and how much of its answer is wanted."""
 
     model: str | None = Field(default=None, description="A loaded model's name; unset, the default model.")
     version: VersionName | None = VERSION
-    top_k: int = Field(default=5, ge=1, le=1000, description="How many classes, the most probable first.")
+    top_k: Annotated[int, Field(ge=1, le=1000), WHOLE] = Field(
+        default=5, description="How many classes, the most probable first."
+    )
     store: bool = Field(
         default=True, description="Whether the pictures are kept for calls that name them by id; false keeps nothing."
     )
 
 
-class _VersionQuery(_Query):
+class _VersionQuery(Known):
     model: str | None = Field(default=None, description="A loaded model's name; unset, the default model.")
     version: VersionName | None = VERSION
 
@@ -85,7 +84,9 @@ class ActivationsBodyQuery(_VersionQuery):
     """What is wanted of one layer, for a picture in the body."""
 
     layer: str = Field(max_length=200, description="A layer's name, or `input`: the picture as the model sees it.")
-    channel: int | None = Field(default=None, ge=0, description="One channel, from 0; unset, all.")
+    channel: Annotated[int, Field(ge=0), WHOLE] | None = Field(
+        default=None, description="One channel, from 0; unset, all."
+    )
     over: bool = Field(
         default=False,
         description="As PNG: the picture, which shows where the one channel is strong and fades elsewhere.",
@@ -105,21 +106,25 @@ class WalkQuery(_VersionQuery):
     """Which picture goes through which model."""
 
     image_id: ImageId
-    top_k: int = Field(default=10, ge=1, le=1000, description="How many classes, the most probable first.")
+    top_k: Annotated[int, Field(ge=1, le=1000), WHOLE] = Field(
+        default=10, description="How many classes, the most probable first."
+    )
 
 
-class FiltersQuery(_Query):
+class FiltersQuery(Known):
     """Which layer's kernels, and how."""
 
     layer: str = Field(max_length=200, description="The name of a layer that has filters.")
     version: VersionName | None = VERSION
-    channel: int | None = Field(default=None, ge=0, description="One output channel, all its inputs; unset, all.")
+    channel: Annotated[int, Field(ge=0), WHOLE] | None = Field(
+        default=None, description="One output channel, all its inputs; unset, all."
+    )
     format: Literal["png", "json", "npy"] = Field(
         default="png", description="A picture, statistics a channel, or NumPy's file of the numbers, float32."
     )
 
 
-class GraphQuery(_Query):
+class GraphQuery(Known):
     """Which version's diagram."""
 
     version: VersionName | None = VERSION
@@ -135,18 +140,18 @@ class Problem(BaseModel):
     code: str = Field(description="The kind of problem, stable: programs may switch on it.")
 
 
-class PredictBody(BaseModel):
+class PredictBody(Known):
     """A picture inside JSON."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    image: str = Field(description="The picture file's bytes in base64 (RFC 4648, section 4).")
-
-
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    image: str = Field(
+        description="The picture file's bytes in base64 (RFC 4648, section 4), or a `data:` URL of them."
+    )
 
 
-class ResultQuery(_Query):
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), DECIMAL]
+
+
+class ResultQuery(Known):
     """How a result is wanted; unset, as it was when the explanation was asked for."""
 
     format: Literal["png", "json"] | None = Field(default=None, description="A drawing (unset), or its numbers.")
@@ -154,16 +159,14 @@ class ResultQuery(_Query):
     polarity: Polarity | None = Field(
         default=None, description="Of LIME's drawing: what speaks for the class (unset), against it, or both."
     )
-    top_superpixels: int | None = Field(
-        default=None, ge=0, le=MAX_SUPERPIXELS, description="Of LIME's drawing: how many; unset 5, 0 = all."
+    top_superpixels: Annotated[int, Field(ge=0, le=MAX_SUPERPIXELS), WHOLE] | None = Field(
+        default=None, description="Of LIME's drawing: how many; unset 5, 0 = all."
     )
     opacity: Share | None = Field(
         default=None, description="Of a drawing: 0 the picture alone, 1 the explanation alone; unset 0.7."
     )
-    size: int | None = Field(
+    size: Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), WHOLE] | None = Field(
         default=None,
-        ge=MIN_SIDE,
-        le=MAX_SIDE,
         description="A drawing's longest side at the most; unset 1024. Smaller pictures are enlarged to 384; "
         "those longer than 16 times their other side are drawn as 16 to 1.",
     )
@@ -181,19 +184,15 @@ class ExplanationQuery(ResultQuery, _VersionQuery):
         default=None, max_length=200, description="The class to explain; unset, the one that the model predicts."
     )
     method: Method = Field(default="lime", description="LIME, or Grad-CAM.")
-    samples: int | None = Field(
+    samples: Annotated[int, Field(ge=MIN_SAMPLES, le=MAX_SAMPLES), WHOLE] | None = Field(
         default=None,
-        ge=MIN_SAMPLES,
-        le=MAX_SAMPLES,
         description="Of LIME: perturbed pictures; unset, until it settles.",
     )
-    seed: int | None = Field(
-        default=None, ge=0, lt=2**63, description="Of LIME's chance; unset, from the picture: the same every time."
+    seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] | None = Field(
+        default=None, description="Of LIME's chance; unset, from the picture: the same every time."
     )
-    superpixels: int | None = Field(
+    superpixels: Annotated[int, Field(ge=MIN_SUPERPIXELS, le=MAX_SUPERPIXELS), WHOLE] | None = Field(
         default=None,
-        ge=MIN_SUPERPIXELS,
-        le=MAX_SUPERPIXELS,
         description="Of LIME: about how many; unset, by the picture.",
     )
     fill: Fill | None = Field(
@@ -209,11 +208,8 @@ class JobQuery(ExplanationQuery):
 
 
 class _WaitQuery(ExplanationQuery):
-    wait: float | None = Field(
+    wait: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False), DECIMAL] | None = Field(
         default=None,
-        ge=0,
-        le=3600,
-        allow_inf_nan=False,
         description="Seconds to wait for it before the answer is 202; unset, `SICHTBAR_EXPLAIN_WAIT`.",
     )
 

@@ -24,8 +24,11 @@ def test_without_a_file_nothing_is_labelled(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         pytest.param("", "labels.json: Invalid JSON", id="empty"),
-        pytest.param('{"stable": 0}', "labels.json: stable: ", id="no-version"),
-        pytest.param('{"latest": 1}', "labels.json: latest: ", id="unknown"),
+        pytest.param('{"stable": 0}', "labels.json: stable: .*, got 0", id="no-version"),
+        pytest.param('{"stable": "1"}', 'labels.json: stable: .* valid integer, got "1"', id="text"),
+        pytest.param('{"stable": true}', "labels.json: stable: .* valid integer, got true", id="truth"),
+        pytest.param('{"canary_weight": "0.5"}', "labels.json: canary_weight: .* valid number", id="text-for-weight"),
+        pytest.param('{"latest": 1}', "nothing but stable, canary, canary_weight, got latest", id="unknown"),
         pytest.param('{"canary": 1, "canary_weight": 1.5}', "labels.json: canary_weight: ", id="weight"),
     ],
 )

@@ -120,7 +120,7 @@ async def test_only_damaged_versions_fail_the_start_and_each_is_named(own_models
 
 
 async def test_a_default_model_that_is_not_there_fails_the_start(own_models: Path) -> None:
-    with pytest.raises(StartupFailed, match="the default model 'cats' is none of shapes"):
+    with pytest.raises(StartupFailed, match="SICHTBAR_DEFAULT_MODEL: expected one of shapes, got 'cats'"):
         await repository(own_models, default_model="cats").__aenter__()
 
 

@@ -80,6 +80,13 @@ def test_without_valid_keys_nothing_starts(path: Path, broken: str | None) -> No
         Keys(path)
 
 
+def test_what_is_wrong_with_the_file_is_said_without_what_might_be_a_key(path: Path) -> None:
+    path.write_text('{"keys": [{"name": "a", "sha256": "my-secret", "scopes": ["predict"]}]}')
+    with pytest.raises(StartupFailed, match=r"SICHTBAR_KEYS=.*keys\.0\.sha256: String should match") as told:
+        Keys(path)
+    assert "my-secret" not in str(told.value)
+
+
 def test_a_name_is_given_once(path: Path) -> None:
     add_key(path, "shop", BOTH, None)
     before = path.read_bytes()

@@ -39,6 +39,10 @@ def test_the_variables_of_tests_and_training_are_no_settings_and_no_error(monkey
     [
         ("PORT", "high"),
         ("PORT", "65536"),
+        ("PORT", "8_000"),
+        ("EXPLAIN_WAIT", "1_0"),
+        ("CORS_ORIGINS", "https://example.org/"),
+        ("CORS_ORIGINS", "example.org"),
         ("ENGINE", "onnx"),
         ("MAX_QUEUE", "0"),
         ("TIMEOUT", "0"),
@@ -54,6 +58,13 @@ def test_a_wrong_value_is_an_error_that_names_variable_and_value(
     monkeypatch.setenv(f"SICHTBAR_{name}", value)
     with pytest.raises(StartupFailed, match=f"SICHTBAR_{name}='{value}'"):
         Settings.from_environ()
+
+
+def test_of_a_wrong_value_what_was_expected_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SICHTBAR_ENGINE", "onnx")
+    with pytest.raises(StartupFailed) as told:
+        Settings.from_environ()
+    assert str(told.value) == "SICHTBAR_ENGINE='onnx': Input should be 'auto', 'openvino' or 'tensorflow'"
 
 
 def test_settings_are_frozen() -> None:

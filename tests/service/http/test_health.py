@@ -36,6 +36,25 @@ def test_a_monitor_may_ask_for_the_head_alone(live: httpx.Client, path: str) -> 
     assert answer.headers["content-type"] == live.get(path).headers["content-type"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/v1/models/shapes",
+        "/v2",
+        "/v2/health/ready",
+        "/v2/models/stats",
+    ],
+)
+def test_what_probes_scrapers_and_proxies_add_to_an_address_is_ignored(live: httpx.Client, path: str) -> None:
+    assert live.get(f"{path}?module=http_2xx&nocache=1&nocache=2").status_code == 200
+
+
 def test_a_draining_service_lives_but_is_not_ready_and_still_answers(
     shapes_models: Path, serve: Callable[[FastAPI], httpx.Client]
 ) -> None:

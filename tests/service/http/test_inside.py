@@ -478,7 +478,7 @@ def test_the_diagram_has_a_box_for_each_layer_and_an_arrow_for_each_that_it_take
             {"layer": "conv_1", "channel": 1, "over": "true", "format": "npy"},
             422,
             "invalid_request",
-            "PNG",
+            "format=png, got format=npy",
             id="over-npy",
         ),
         pytest.param(

@@ -34,6 +34,9 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, object]
         pytest.param({"content": PICTURE, "headers": {"content-type": "image/whatever; x=1"}}, id="raw-other-type"),
         pytest.param({"content": PICTURE, "headers": {"content-type": "application/octet-stream"}}, id="octets"),
         pytest.param({"json": {"image": base64.b64encode(PICTURE).decode()}}, id="json"),
+        pytest.param(
+            {"json": {"image": f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"}}, id="json-data-url"
+        ),
     ],
 )
 def test_each_form_of_a_picture_gets_the_same_answer(live: httpx.Client, request_: dict[str, object]) -> None:
@@ -74,7 +77,23 @@ def test_a_picture_unlike_all_classes_is_not_recognised(live: httpx.Client) -> N
 @pytest.mark.parametrize(
     ("params", "code", "status", "detail"),
     [
-        pytest.param({"modle": "shapes"}, "invalid_request", 422, "modle", id="typo"),
+        pytest.param(
+            {"modle": "shapes"},
+            "invalid_request",
+            422,
+            "query: expected nothing but model, version, top_k, store, got modle",
+            id="typo",
+        ),
+        pytest.param(
+            {"top_k": "5_0"}, "invalid_request", 422, 'a whole number in digits, such as 5, got "5_0"', id="_"
+        ),
+        pytest.param(
+            {"top_k": "+5"}, "invalid_request", 422, 'a whole number in digits, such as 5, got "+5"', id="plus"
+        ),
+        pytest.param(
+            {"top_k": " 5"}, "invalid_request", 422, 'a whole number in digits, such as 5, got " 5"', id="space"
+        ),
+        pytest.param({"top_k": "\u0665"}, "invalid_request", 422, "a whole number in digits", id="arabic"),
         pytest.param({"top_k": "0"}, "invalid_request", 422, "top_k", id="top-k-too-small"),
         pytest.param({"top_k": "many"}, "invalid_request", 422, '"many"', id="top-k-no-number"),
         pytest.param({"version": "newest"}, "invalid_request", 422, '"newest"', id="version-no-number"),
@@ -130,11 +149,23 @@ def test_wrong_parameters_are_refused_with_what_came(
             "image",
             id="json",
         ),
-        pytest.param({"json": {"picture": "x"}}, 422, "invalid_request", "image", id="json-other-key"),
-        pytest.param({"json": {"image": "", "x": 1}}, 422, "invalid_request", "nothing beside", id="json-more-keys"),
+        pytest.param(
+            {"json": {"picture": "x"}}, 422, "invalid_request", "nothing but image, got picture", id="json-other-key"
+        ),
+        pytest.param(
+            {"json": {"image": "", "x": 1}}, 422, "invalid_request", "parameters go in the query", id="json-more-keys"
+        ),
         pytest.param({"json": {"image": [1, 2, 3]}}, 422, "invalid_request", "nothing beside", id="json-list"),
         pytest.param({"json": {"image": 7}}, 422, "invalid_request", "image", id="json-number"),
-        pytest.param({"json": {"image": "%%%"}}, 422, "invalid_request", "base64", id="no-base64"),
+        pytest.param({"json": {"image": "a%%"}}, 422, "invalid_request", "got '%' as character 2", id="no-base64"),
+        pytest.param({"json": {"image": "abcde"}}, 422, "invalid_request", "multiple of 4", id="cut-base64"),
+        pytest.param(
+            {"json": {"image": "data:,a"}},
+            422,
+            "invalid_request",
+            "as `data:image/png;base64,...`",
+            id="other-data-url",
+        ),
         pytest.param({"json": {"image": "päng"}}, 422, "invalid_request", "base64", id="no-ascii"),
         pytest.param({"json": {"image": ""}}, 422, "empty_image", "0 bytes", id="json-empty"),
         pytest.param(
