@@ -272,6 +272,13 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self.label_problem = Gauge(
+            "sichtbar_label_problem",
+            "Workers in which a model's labels are not what its `labels.json` says; 1 of one.",
+            ["model"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.workers = Gauge(
             "sichtbar_workers", "Processes that serve.", registry=self.registry, multiprocess_mode="livesum"
         )
@@ -338,6 +345,10 @@ class Metrics:
     def forget_state(self, *labels: str) -> None:
         """A version is in that state no more: see `version_state`."""
         self._forget(self.version_state, *labels)
+
+    def forget_label_problem(self, model: str) -> None:
+        """A model's labels are what they shall be: see `label_problem`."""
+        self._forget(self.label_problem, model)
 
     def watch_explanations(self, count: Callable[[bool], int]) -> None:
         """Count those under way when they are scraped: `count(running)`."""

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -68,9 +68,16 @@ class VersionState:
 class Serving(NamedTuple):
     """What answers for a model."""
 
-    versions: dict[int, Version]
+    versions: Mapping[int, Version]
     labels: Labels
     """Of these versions, and no others."""
+    missing: Mapping[Label, int] = {}
+    """What the other labels shall name, once it is loaded."""
+
+    @property
+    def unnamed(self) -> int:
+        """The version that answers where a request names none: the stable one, else the highest but for the canary."""
+        return self.labels.stable or max(self.versions.keys() - {self.labels.canary} or self.versions)
 
 
 class Repository:
@@ -180,19 +187,22 @@ class Repository:
 
         Raises:
             ModelRequired: none is named and there is no default.
-            ModelUnavailable: the model has no loaded version at the moment.
+            ModelUnavailable: the model has no loaded version at the moment, or not the one that the label shall name.
             UnknownModel: there is no such model.
             UnknownVersion: the model has no such version loaded.
         """
         name = self._loaded(model)
-        versions, labels = self._serving[name]
+        serving = self._serving[name]
+        versions, labels, missing = serving
         if version is None:
-            others = versions.keys() - {labels.canary}
-            chosen = versions[labels.stable or max(others or versions)]
+            chosen = versions[serving.unnamed]
             return chosen if image_id is None else self.divert(chosen, lambda: image_id)
         number = version if isinstance(version, int) else labels.number(version)
-        if number in versions:
+        if number is not None and number in versions:
             return versions[number]
+        if version in missing:
+            # Whoever pointed the label there may load it again: that it is not loaded is no client's fault.
+            raise ModelUnavailable(f"{name}: {self.label_problem(name)}")
         raise UnknownVersion(
             f"expected version {', '.join(map(str, sorted(versions)))} of {name}, got {version}"
             f"{self._why_not(name, version)}"
@@ -200,7 +210,7 @@ class Repository:
 
     def divert(self, version: Version, image_id: Callable[[], str]) -> Version:
         """The canary in a version's place, for its share of pictures: for the same picture always, or never."""
-        versions, labels = self.serving(version.manifest.name)
+        versions, labels, _ = self.serving(version.manifest.name)
         if labels.canary is None or not labels.canary_weight:
             return version
         chance = int(image_id()[:13], 16) / 16**13
@@ -231,9 +241,11 @@ class Repository:
 
     def tell_labels(self, model: str, problem: str | None) -> None:
         """Say why the model's labels are not what its file says."""
-        self._label_problems.pop(model, None)
         if problem is not None:
             self._label_problems[model] = problem
+            self._metrics.label_problem.labels(model).set(1)
+        elif self._label_problems.pop(model, None) is not None:
+            self._metrics.forget_label_problem(model)
 
     def forget(self, model: str, version: int) -> None:
         """Its folder is gone."""
@@ -268,8 +280,7 @@ class Repository:
 
     def _why_not(self, model: str, version: int | Label) -> str:
         if isinstance(version, str):
-            problem = self.label_problem(model)
-            return f": {problem}" if problem else ", which labels none"
+            return ", which labels none"
         state = self.told(model, version)
         return f", which {_said(state)}" if state else ""
 

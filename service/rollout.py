@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from service.choices import EngineName
 from service.engines import choose_engine, open_engine
 from service.engines.base import PROBE_TOLERANCE, ROUNDED_TOLERANCE, Engine, probe, warm_up
 from service.errors import StartupFailed
-from service.labels import LABELS, InvalidLabels, Labels, read_labels, write_labels
+from service.labels import LABELS, InvalidLabels, Label, Labels, read_labels, write_labels
 from service.manifest import IncompleteVersion, InvalidVersion, Manifest, read_manifest, verify_files
 from service.metrics import Metrics
 from service.orders import Order, Orders, What
@@ -268,9 +268,10 @@ class Rollout:
                     chosen[number] = version
             else:
                 unwanted[number] = f"{variable('versions')}={rule} leaves it out"
-        labels, problem = _labels(labelled.wanted, before.labels, chosen)
+        serving, problem = _labelled(labelled.wanted, before.labels, chosen)
+        labels = serving.labels
         problem = "; ".join(filter(None, (labelled.problem, problem))) or None
-        self.repository.serve(model, Serving(chosen, labels))
+        self.repository.serve(model, serving)
         if (labels, problem) != (before.labels, self.repository.label_problem(model)):
             log.log(
                 logging.ERROR if problem else logging.INFO,
@@ -288,6 +289,7 @@ class Rollout:
             self._tell_end(model, number, folder, chosen.get(number), unwanted.get(number), settled=settled)
         if not any(name == model for name, _ in self._folders):
             del self._labels[model]
+            self.repository.tell_labels(model, None)
 
     async def _version(self, folder: _Folder, current: Version | None) -> Version | None:
         """The version that a folder's files are now, or, where they are none, the one that they were."""
@@ -376,9 +378,10 @@ class Rollout:
             log.info("version_not_served", model=model, version=number, state=state.state, reason=state.reason)
 
 
-def _labels(wanted: Labels, before: Labels, chosen: Container[int]) -> tuple[Labels, str | None]:
-    """The labels of what is loaded: each stays where it was until the version that it shall name can answer."""
-    numbers: dict[str, int] = {}
+def _labelled(wanted: Labels, before: Labels, chosen: Mapping[int, Version]) -> tuple[Serving, str | None]:
+    """What is loaded, by its labels: each stays where it was until the version that it shall name can answer."""
+    numbers: dict[Label, int] = {}
+    missing: dict[Label, int] = {}
     problems = []
     for label in LABELS:
         number, held = wanted.number(label), before.number(label)
@@ -391,8 +394,13 @@ def _labels(wanted: Labels, before: Labels, chosen: Container[int]) -> tuple[Lab
         if held is not None and held in chosen:
             numbers[label] = held
             problem += f"; it is still {held}"
+        else:
+            missing[label] = number
         problems.append(problem)
-    return Labels(**numbers, canary_weight=wanted.canary_weight), "; ".join(problems) or None
+    serving = Serving(chosen, Labels(**numbers, canary_weight=wanted.canary_weight), missing)
+    if "stable" in missing and chosen:
+        problems.append(f"what names no version goes to {serving.unnamed}")
+    return serving, "; ".join(problems) or None
 
 
 def _promised(folder: Path) -> Manifest:

@@ -133,6 +133,7 @@ def test_every_rule_is_about_what_a_service_under_load_tells(
     for _ in range(20):
         assert client.post("/predict", files={"file": PICTURE}).status_code == 200
     assert client.post("/predict", files={"file": b"no picture"}).status_code == 415
+    app.state.classifier.repository.tell_labels("shapes", "stable is to be version 2, which is not loaded")
     assert client.post("/explain?samples=32&wait=60", files={"file": PICTURE}, timeout=60).status_code == 200
     until(lambda: prometheus.get("/query", query="sichtbar_explanations_total")["result"])
     names = set(prometheus.get("/label/__name__/values"))

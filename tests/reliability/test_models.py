@@ -209,8 +209,9 @@ def test_labels_name_versions_and_move_while_the_service_runs(models: Models) ->
     assert models.answering("labelled", PICTURE) == 1
     assert models.answering("labelled", PICTURE, version="stable") == 1
     assert models.answering("labelled", PICTURE, version="canary") == 2
-    (models.folder / "labelled" / "labels.json").write_text('{"stable": "two"}')
-    until(lambda: "labels.json: stable: " in (models.labels("labelled")["problem"] or ""))
+    (models.folder / "labelled" / "labels.json").write_text('{"stable": "2"}')
+    wrong = 'labels.json: stable: Input should be a valid integer, got "2"'
+    until(lambda: models.labels("labelled")["problem"] == wrong)
     assert models.answering("labelled", PICTURE) == 1
     models.label("labelled", stable=7)
     until(
@@ -224,6 +225,32 @@ def test_labels_name_versions_and_move_while_the_service_runs(models: Models) ->
     until(lambda: models.labels("labelled") == {"stable": 7, "canary": None, "canary_weight": 0.0, "problem": None})
     (models.folder / "labelled" / "labels.json").unlink()
     until(lambda: models.labels("labelled")["stable"] is None)
+
+
+def test_what_is_gone_but_named_by_a_label_is_said_and_not_replaced_in_silence(models: Models) -> None:
+    models.publish("bereft", 1)
+    folder = models.publish("bereft", 2, TURNED)
+    models.label("bereft", stable=2)
+    until(lambda: models.labels("bereft")["stable"] == 2)
+    problem = "stable is to be version 2, which is not loaded; what names no version goes to 1"
+    for lose, restore in (
+        (lambda: admin(models, "POST", "/models/bereft/versions/2:unload"), lambda: None),
+        (lambda: folder.rename(folder.with_name(".away")), lambda: folder.with_name(".away").rename(folder)),
+    ):
+        lose()
+        until(lambda: models.labels("bereft")["problem"] == problem)
+        until(lambda: models.program.wait_for("labels")["problem"] == problem)
+        assert 'sichtbar_label_problem{model="bereft"} 1.0' in models.client.get("/metrics").text
+        for path in ("/predict?model=bereft&version=stable", "/v1/models/bereft/labels/stable:predict"):
+            refused = models.client.post(path, files={"file": PICTURE})
+            assert refused.status_code == 503
+            assert problem in refused.text
+        assert models.answering("bereft", PICTURE) == 1
+        restore()
+        admin(models, "POST", "/models/bereft/versions/2:load")
+        until(lambda: models.labels("bereft")["stable"] == 2)
+        assert models.answering("bereft", PICTURE, version="stable") == 2
+        assert 'sichtbar_label_problem{model="bereft"}' not in models.client.get("/metrics").text
 
 
 def test_a_labelled_version_is_loaded_whatever_the_policy_says(models: Models) -> None:
