@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from service.address import bind, tell_address
 from service.app import create_app
 from service.commands.explain import HELP as EXPLAIN_HELP
 from service.commands.explain import explain_pictures
@@ -22,10 +23,10 @@ from service.errors import StartupFailed
 from service.explain.process import COMMAND, ONE_THREAD
 from service.logs import configure_logging
 from service.security import Scope, add_key, explain_problem
-from service.server import Server, tell_address
+from service.server import Server
 from service.settings import Settings, table, variable
 from service.sums import forget_worker
-from service.supervisor import Helper, Supervisor, listen
+from service.supervisor import Helper, Supervisor
 from service.team import Place, Team, shared_folder
 
 # How long a worker may take to end once its requests have been answered, or cut off.
@@ -76,7 +77,7 @@ def serve_with_others(number: int, descriptors: str, folder: Path, again: bool =
 def _supervise(settings: Settings) -> int:
     """Run several workers; the exit status that is due."""
     try:
-        listeners = listen(settings.host, settings.port)
+        listeners = bind(settings.host, settings.port)
         with shared_folder() as folder:
             supervisor = Supervisor(
                 [sys.executable, "-m", "service", "worker"],
@@ -105,6 +106,7 @@ def _serve(
     settings: Settings, team: Team | None = None, listeners: Sequence[socket] | None = None, *, again: bool = False
 ) -> NoReturn:
     try:
+        listeners = listeners or bind(settings.host, settings.port)
         app = create_app(settings, team)
         server = Server(app, settings, team)
         server.config.load()
@@ -115,7 +117,11 @@ def _serve(
         sys.exit(f"{StartupFailed.code}: {names}: expected a certificate and its key as PEM: {error}")
     if again:
         app.state.classifier.metrics.worker_restarts.inc()
-    server.run(list(listeners) if listeners else None)
+    try:
+        server.run(list(listeners))
+    except SystemExit:
+        # The log has said why; uvicorn's status is one of its own.
+        sys.exit(1)
     if team is not None:
         team.leave()
     sys.stdout.flush()

@@ -48,7 +48,7 @@ def configure_logging(level: str, **bound: object) -> None:
             ],
         )
     )
-    handler.addFilter(_is_no_startup_traceback)
+    handler.addFilter(_is_no_startup_failure)
     logging.captureWarnings(True)
     # They are about strangers' pictures, which get an answer of their own.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -65,6 +65,7 @@ def _as_json(logger: object, method: str, event: EventDict) -> str:
     return json.dumps(event, default=repr).replace("\x7f", "\\u007f")
 
 
-def _is_no_startup_traceback(record: logging.LogRecord) -> bool:
-    # uvicorn repeats a failed start's traceback as text; create_app has said the reason in one line already.
-    return not (record.name == "uvicorn.error" and str(record.msg).startswith("Traceback (most recent call last)"))
+def _is_no_startup_failure(record: logging.LogRecord) -> bool:
+    # uvicorn repeats a failed start, and its traceback as text; create_app has said the reason in one line already.
+    repeated = ("Traceback (most recent call last)", "Application startup failed")
+    return not (record.name == "uvicorn.error" and str(record.msg).startswith(repeated))

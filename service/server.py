@@ -9,12 +9,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EADDRINUSE
 from socket import socket
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from service.address import not_listening, tell_address
 from service.http.connections import GuardedProtocol
 from service.settings import Settings
 from service.team import BEATS, SERVING, Team
@@ -41,8 +43,6 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=settings.host,
-                port=settings.port,
                 root_path=settings.root_path,
                 log_config=None,
                 access_log=False,
@@ -68,6 +68,12 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Say where it listens, once it does."""
         await super().startup(sockets)
+        # uvloop's sign that whoever was bound there as well listened first.
+        if any(None in server.sockets for server in self.servers):
+            failed = not_listening(self._settings.host, self._settings.port, os.strerror(EADDRINUSE))
+            log.error(failed.code, reason=str(failed))
+            await self.lifespan.shutdown()
+            sys.exit(1)
         await self._accept_several()
         if not self.started:
             return
@@ -153,11 +159,3 @@ def _accept_last(listener: socket) -> list[socket]:
     for connection in connected:
         connection.setblocking(False)
     return connected
-
-
-def tell_address(address: tuple[str | int, ...], settings: Settings) -> None:
-    """Log where it serves."""
-    host, port = address[:2]
-    scheme = "https" if settings.tls_certificate else "http"
-    url = f"{scheme}://[{host}]:{port}" if ":" in str(host) else f"{scheme}://{host}:{port}"
-    log.info("serving", url=url, docs=f"{url}/docs")

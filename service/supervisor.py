@@ -33,25 +33,6 @@ BACKLOG = 2048
 log = structlog.get_logger()
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of a host.
-
-    Raises:
-        StartupFailed: one cannot be listened on.
-    """
-    opened: list[socket.socket] = []
-    try:
-        for family, _, _, _, address in socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            opened.append(socket.create_server(address[:2], family=family, backlog=BACKLOG))
-    except OSError as error:
-        for listener in opened:
-            listener.close()
-        raise StartupFailed(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return opened
-
-
 class Helper(NamedTuple):
     """A process that the workers share: whoever rings `bell`, a socket in their folder, has it started."""
 
@@ -111,11 +92,16 @@ class Supervisor:
         self._place.make()
 
     async def run(self) -> int:
-        """Until all have ended; the exit status that is due."""
+        """Until all have ended; the exit status that is due.
+
+        Raises:
+            StartupFailed: the folder's path is too long for a socket.
+        """
+        bell = self._hang_bell()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        beside = {asyncio.create_task(self._help()), asyncio.create_task(self._watch())}
+        beside = {asyncio.create_task(self._help(bell)), asyncio.create_task(self._watch())}
         try:
             # What keeps one from starting keeps all; it is said once.
             first = await self._start(0)
@@ -224,13 +210,21 @@ class Supervisor:
                     elif worker.silent > BEATS:
                         worker.process.kill()
 
-    async def _help(self) -> None:
+    def _hang_bell(self) -> socket.socket:
+        bell = socket.socket(socket.AF_UNIX)
+        bell.setblocking(False)
+        try:
+            bell.bind(str(self._place.bell))
+        except OSError as problem:
+            bell.close()
+            raise StartupFailed(f"TMPDIR: expected a shorter path, got {self._place.bell.parent}: {problem}") from None
+        bell.listen(BACKLOG)
+        return bell
+
+    async def _help(self, bell: socket.socket) -> None:
         """Start the helper whenever somebody rings while there is none."""
         loop, again, pause = asyncio.get_running_loop(), False, 0.0
-        with socket.socket(socket.AF_UNIX) as bell:
-            bell.setblocking(False)
-            bell.bind(str(self._place.bell))
-            bell.listen(BACKLOG)
+        with bell:
             while True:
                 rung = asyncio.Event()
                 loop.add_reader(bell, rung.set)

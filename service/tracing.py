@@ -58,7 +58,9 @@ class Tracing:
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError:
-            log.warning("tracing_not_installed", reason="expected the extra `otel`: pip install 'sichtbar[otel]'")
+            log.warning(
+                "tracing_not_installed", reason="expected the extra `otel`: pip install -c constraints.txt -e '.[otel]'"
+            )
             return
         ours = Resource({"service.name": "sichtbar", "service.version": __version__})
         try:

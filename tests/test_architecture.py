@@ -107,6 +107,7 @@ SERVICE = [
     "service.manifest",
     "service.policy",
     "service.settings",
+    "service.address",
     "service.team",
     "service.supervisor",
     "service.sums",

@@ -540,8 +540,8 @@ def _tell_page(page: Path) -> None:
 def _require_libraries(*names: str) -> None:
     if missing := [name for name in names or LIBRARIES if find_spec(name) is None]:
         raise TrainingError(
-            f"{' and '.join(missing)} not installed: pip install 'sichtbar[cpu,train]', or [gpu,train] on a machine "
-            "with an NVIDIA GPU (from a clone: pip install -e '.[cpu,train]')"
+            f"{' and '.join(missing)} not installed: pip install -c constraints.txt -e '.[cpu,train]', "
+            "or '.[gpu,train]' on a machine with an NVIDIA GPU"
         )
 
 

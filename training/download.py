@@ -66,9 +66,7 @@ def download(to: Path, *, release: int | None = None, any_release: bool = False)
     """
     _refuse_taken(to)
     if find_spec("kagglehub") is None:
-        raise TrainingError(
-            "kagglehub not installed: pip install 'sichtbar[download]' (from a clone: pip install -e '.[download]')"
-        )
+        raise TrainingError("kagglehub not installed: pip install -c constraints.txt -e '.[download]'")
     handle = HANDLE if release is None else f"{HANDLE}/versions/{release}"
     # Where kagglehub is imported, its log takes hold of standard output, which belongs to our answer.
     with contextlib.redirect_stdout(sys.stderr):

@@ -25,8 +25,8 @@ def require_tensorflow() -> None:
     """
     if find_spec("tensorflow") is None:
         raise StartupFailed(
-            "TensorFlow is not installed: pip install 'sichtbar[cpu]', "
-            "or 'sichtbar[gpu]' on a machine with an NVIDIA GPU (from a clone: pip install -e '.[cpu]')"
+            "TensorFlow is not installed: pip install -c constraints.txt -e '.[cpu]', "
+            "or '.[gpu]' on a machine with an NVIDIA GPU"
         )
 
 

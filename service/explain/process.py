@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import os
 import signal
 import socket
@@ -236,9 +235,8 @@ class Explainer:
             waiting.answer.set_exception(message.error)
 
     def _died(self, child: _Child, status: int | None) -> None:
-        log.log(
-            logging.INFO if self._closed else logging.WARNING, "explainer_ended", pid=child.process.pid, status=status
-        )
+        if not self._closed:
+            log.warning("explainer_ended", pid=child.process.pid, status=status)
         # By the thread that may still send: what another opens next could have the pipe's number.
         child.sender.submit(child.pipe.close)
         child.sender.shutdown(wait=False)

@@ -57,7 +57,9 @@ def _client(url: str) -> Redis:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
     except ImportError:
-        raise StartupFailed("SICHTBAR_STORE names a Redis; install its client: pip install 'sichtbar[redis]'") from None
+        raise StartupFailed(
+            "SICHTBAR_STORE names a Redis; install its client: pip install -c constraints.txt -e '.[redis]'"
+        ) from None
     try:
         pool = BlockingConnectionPool.from_url(
             url,

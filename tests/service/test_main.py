@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -164,7 +165,7 @@ def test_it_speaks_https_with_a_certificate(start: Start, tmp_path: Path, worker
             {"SICHTBAR_TLS_KEY": "README.md", "SICHTBAR_TLS_CERTIFICATE": "README.md"},
             "expected a certificate and its key",
         ),
-        ({"SICHTBAR_KEYS": "README.md"}, "README.md: expected keys as JSON: its start: Invalid JSON"),
+        ({"SICHTBAR_KEYS": "README.md"}, "README.md: expected keys as JSON: Invalid JSON"),
         ({"SICHTBAR_KEYS": "/nowhere"}, "/nowhere: expected keys as JSON: "),
     ],
     ids=["half-of-tls", "no-certificate", "no-pem", "no-keys", "no-key-file"],
@@ -215,7 +216,8 @@ def test_a_start_without_a_valid_model_exits_non_zero_and_says_why(tmp_path: Pat
     finished = run(SICHTBAR_MODELS=str(tmp_path))
     assert finished.returncode != 0
     lines = [json.loads(line) for line in finished.stdout.splitlines()]
-    (failure,) = [line for line in lines if line["event"] == "startup_failed"]
+    failure = lines[-1]
+    assert failure["event"] == "startup_failed"
     assert "expected <model>/<version>/manifest.json, found none" in failure["reason"]
     assert "Traceback" not in finished.stdout + finished.stderr
 
@@ -235,13 +237,36 @@ def test_a_start_without_tensorflow_says_which_extra_to_install(shapes_models: P
         check=False,
     )
     assert finished.returncode != 0
-    assert "pip install 'sichtbar[cpu]'" in finished.stdout
+    assert "pip install -c constraints.txt -e '.[cpu]'" in finished.stdout
 
 
-def test_a_taken_port_stops_the_start(start: Start) -> None:
+def test_a_taken_port_stops_the_start_before_a_model_is_loaded(start: Start, shapes_models: Path) -> None:
     url = str(start().wait_for("serving")["url"])
-    second = start(SICHTBAR_PORT=url.rsplit(":", 1)[1])
-    assert second.process.wait(60) != 0
+    second = run(SICHTBAR_PORT=url.rsplit(":", 1)[1], SICHTBAR_MODELS=str(shapes_models))
+    assert (second.returncode, second.stdout) == (1, "")
+    place = url.removeprefix("http://")
+    assert second.stderr == (
+        f"startup_failed: SICHTBAR_HOST, SICHTBAR_PORT: cannot listen on {place}: Address already in use\n"
+    )
+
+
+def test_a_port_that_is_taken_while_a_model_loads_stops_the_start_too(
+    start: Start, shapes_models: Path, tmp_path: Path
+) -> None:
+    models = shutil.copytree(shapes_models, tmp_path / "models")
+    (models / "slow" / "1").mkdir(parents=True)
+    # Whoever reads this file waits until somebody writes.
+    os.mkfifo(models / "slow" / "1" / "manifest.json")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        program = start(SICHTBAR_MODELS=str(models), SICHTBAR_PORT=str(other.getsockname()[1]))
+        with (models / "slow" / "1" / "manifest.json").open("wb"):
+            other.listen()
+        assert program.process.wait(60) == 1
+    last = program.rest()[-1]
+    assert last["event"] == "startup_failed"
+    assert "Address already in use" in str(last["reason"])
 
 
 def test_connections_are_accepted_by_the_handful(start: Start) -> None:

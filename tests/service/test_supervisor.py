@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from structlog.typing import EventDict
 
 from service import supervisor as module
 from service.errors import StartupFailed
-from service.supervisor import Helper, Supervisor, listen
+from service.supervisor import Helper, Supervisor
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +33,7 @@ def supervise(tmp_path: Path) -> Callable[..., Supervisor]:
     def make(code: str, size: int = 2, **options: object) -> Supervisor:
         chosen: dict[str, object] = {
             "command": [sys.executable, "-c", BEGIN + code],
+            "folder": tmp_path,
             "patience": 30.0,
             "hang": 60.0,
             "on_serving": lambda: None,
@@ -41,7 +41,7 @@ def supervise(tmp_path: Path) -> Callable[..., Supervisor]:
             "helper": Helper([sys.executable, "-c", "pass"], {}),
             **options,
         }
-        return Supervisor(chosen.pop("command"), [], tmp_path, size=size, **chosen)  # type: ignore[arg-type]
+        return Supervisor(chosen.pop("command"), [], chosen.pop("folder"), size=size, **chosen)  # type: ignore[arg-type]
 
     return make
 
@@ -157,14 +157,8 @@ async def test_who_rings_for_a_helper_that_cannot_be_started_is_told_and_may_rin
     assert [line["pause"] for line in logs if line["event"] == "explainer_not_started"] in ([0.01], [0.01, 0.02])
 
 
-def test_what_cannot_be_listened_on_is_said() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(StartupFailed, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
-            listen("127.0.0.1", port)
-
-
-def test_a_host_is_listened_on_at_each_of_its_addresses() -> None:
-    for listener in listen("localhost", 0):
-        with listener, socket.socket(listener.family) as client:
-            client.connect(listener.getsockname())
+async def test_a_folder_whose_path_is_too_long_for_a_socket_is_said(supervise: Supervise, tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 100)
+    folder.mkdir()
+    with pytest.raises(StartupFailed, match=r"TMPDIR: expected a shorter path, got .*aaa: AF_UNIX path too long"):
+        await supervise("", folder=folder).run()

@@ -207,7 +207,7 @@ def test_without_kagglehub_it_says_what_to_install(tmp_path: Path):
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert "kagglehub not installed: pip install 'sichtbar[download]'" in done.stderr
+    assert "kagglehub not installed: pip install -c constraints.txt -e '.[download]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

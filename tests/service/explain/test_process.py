@@ -20,6 +20,7 @@ from unittest.mock import Mock
 import anyio
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 import service.explain
 from service.errors import ExplainerDied, ModelUnavailable
@@ -30,7 +31,7 @@ from service.explain.process import Explainer
 from service.explain.question import Progress, Report
 from service.explain.tasks import load_engine
 from service.manifest import read_manifest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, until
 
 pytestmark = pytest.mark.anyio
 
@@ -169,6 +170,18 @@ async def test_a_version_whose_files_were_replaced_is_never_taken_for_the_old_on
     (folder / "saved_model.pb").write_bytes(b"no graph at all")
     with pytest.raises(ModelUnavailable, match="the files of fruit_cnn/1 have changed"):
         await explainer.run(load_engine, folder, digest=new)
+
+
+async def test_that_it_ends_is_said_unless_the_service_stops(explainer: Explainer) -> None:
+    with capture_logs() as logs:
+        await explainer.run(sleep, VERSION, 0.0)
+        assert explainer.pid is not None
+        os.kill(explainer.pid, signal.SIGKILL)
+        await until(lambda: [line["status"] for line in logs if line["event"] == "explainer_ended"] == [-9])
+        await explainer.run(sleep, VERSION, 0.0)
+        await explainer.close()
+        await until(lambda: explainer.pid is None)
+    assert [line["event"] for line in logs] == ["explainer_started", "explainer_ended", "explainer_started"]
 
 
 async def test_a_pipe_is_closed_by_who_may_still_send(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,7 +312,7 @@ def test_without_the_extra_it_is_said_and_the_service_serves(
         answer = client.get("/models")
     assert answer.status_code == 200
     assert "traceresponse" not in answer.headers
-    assert "sichtbar[otel]" in capsys.readouterr().out
+    assert ".[otel]" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("collector")

@@ -174,7 +174,7 @@ def test_a_start_without_the_client_says_which_extra_to_install() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", hide], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "StartupFailed" in finished.stderr
-    assert "pip install 'sichtbar[redis]'" in finished.stderr
+    assert "pip install -c constraints.txt -e '.[redis]'" in finished.stderr
 
 
 def test_over_http_predictions_are_answered_with_and_without_redis(
