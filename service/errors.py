@@ -25,14 +25,14 @@ ServiceError
 │   ├── UnknownLayer
 │   ├── UnknownExplanation
 │   ├── NoPreview
-│   └── ExplanationCancelled
+│   ├── ExplanationCancelled
+│   └── Interrupted
 ├── Unavailable                 the same request may succeed later
 │   ├── RateLimited
 │   ├── Overloaded
 │   ├── Draining
 │   ├── DeadlineExceeded
 │   ├── ExplainerDied
-│   ├── Interrupted
 │   ├── ModelUnavailable
 │   ├── LabelsNotWritten
 │   └── StoreUnavailable
@@ -233,6 +233,12 @@ class ExplanationCancelled(ClientError):
     code = "explanation_cancelled"
 
 
+class Interrupted(ClientError):
+    """The service stopped before the explanation was done: ask for it again."""
+
+    code = "explanation_interrupted"
+
+
 class Unavailable(ServiceError):
     """The same request may succeed later: in `retry_after` seconds."""
 
@@ -269,12 +275,6 @@ class ExplainerDied(Unavailable):
     """The process that explains died before it had an answer."""
 
     code = "explainer_died"
-
-
-class Interrupted(Unavailable):
-    """The service stopped before the explanation was done: ask for it again."""
-
-    code = "explanation_interrupted"
 
 
 class ModelUnavailable(Unavailable):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,7 +89,7 @@ def test_shown_answers_are_the_service_s(bundled: httpx.Client, name: str) -> No
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
-@pytest.mark.parametrize("command", every(r"^(?:curl|echo .*curl) .*$"), ids=lambda c: c[:50])
+@pytest.mark.parametrize("command", every(r"^(?:curl (?!-s --retry)|echo .*curl).*$"), ids=lambda c: c[:50])
 def test_every_curl_of_the_documents_works(bundled: httpx.Client, command: str, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "README.md").symlink_to(documents.README)
@@ -129,6 +131,32 @@ def test_every_curl_of_the_documents_works(bundled: httpx.Client, command: str, 
         assert len(answer["images"]) == len(names)
         for image, name in zip(answer["images"], names, strict=True):
             assert name in [prediction["label"].lower() for prediction in image["predictions"][:2]]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+def test_what_the_readme_shows_of_keys_works_as_it_is_pasted(shapes_models: Path, tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```sh\n(key=.*?)```", README, re.DOTALL)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    here, programs = re.subn(
+        r"\./scripts/serve|\.venv/bin/python -m service", f"{sys.executable} -m service", shown.replace("8001", port)
+    )
+    assert programs == 2
+    # By lines, as a terminal takes them, so that the service's log may stand between.
+    finished = subprocess.run(
+        ["bash"],
+        input=here,
+        cwd=tmp_path,
+        env={**os.environ, "SICHTBAR_MODELS": str(shapes_models), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (answer,) = [line for line in finished.stdout.splitlines() if '"images"' in line]
+    assert answer[answer.index('{"model":') :].startswith('{"model":"shapes","version":1,')
 
 
 def rounded(printed: str) -> str:

@@ -148,7 +148,8 @@ async def cancel(request: Request, response: Response, job: JobId, query: Nothin
         errors.UnknownImage,
         errors.StoreUnavailable,
         errors.ExplanationCancelled,
-        ended=(errors.Interrupted, errors.DeadlineExceeded, errors.ExplainerDied, errors.Overloaded),
+        errors.Interrupted,
+        ended=(errors.DeadlineExceeded, errors.ExplainerDied, errors.Overloaded),
     ),
 )
 async def result(

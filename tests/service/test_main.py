@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -21,11 +22,14 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+import tritonclient.http as triton
 import trustme
+from tritonclient.utils import InferenceServerException
 
 from service.server import ACCEPTED
 from service.settings import table
 from tests.conftest import ROOT, draw, encode
+from tests.service.http.test_openinference import pictures
 
 PICTURE = encode(draw("circle", 1))
 Start = Callable[..., "Program"]
@@ -376,12 +380,28 @@ def _stop_under_load(program: Program) -> None:
                 except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
                     return [*statuses, 0 if isinstance(error, httpx.ConnectError) else -1]
 
-    with ThreadPoolExecutor(8) as threads:
+    def ask_by_triton() -> list[int]:
+        statuses: list[int] = []
+        session = triton.InferenceServerClient(url.removeprefix("http://"))
+        while True:
+            try:
+                session.infer("shapes", pictures(PICTURE))
+                statuses.append(200)
+            except InferenceServerException as refused:
+                statuses.append(int(refused.status()))
+            # As above.
+            except (OSError, HTTPException) as error:
+                session.close()
+                return [*statuses, 0 if isinstance(error, ConnectionRefusedError) else -1]
+
+    with ThreadPoolExecutor(9) as threads:
         answers = [threads.submit(client, number) for number in range(8)]
+        by_triton = threads.submit(ask_by_triton)
         for _ in range(200):
             program.wait_for("request")
         assert program.stop() == 0
-        statuses = [status for answer in answers for status in answer.result()]
+        statuses = [status for answer in (*answers, by_triton) for status in answer.result()]
+    assert by_triton.result().count(200) >= 1
     assert set(statuses) <= {200, 0, -1}
     answered = statuses.count(200)
     logged = [line for line in program.rest() if line["event"] == "request"]

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from structlog.testing import capture_logs
+from tritonclient.utils import InferenceServerException
 
 from service.app import create_app
 from service.crowd import CALM_SECONDS, FIRST_TRY, TRIES_APART
@@ -22,6 +23,7 @@ from tests.conftest import draw, encode
 from tests.service.http.explaining import metric, until
 from tests.service.http.test_connections import all_of
 from tests.service.http.test_native import problem
+from tests.service.http.test_openinference import connect, pictures, wanted
 
 PICTURE = encode(draw("circle", 1))
 LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -74,6 +76,29 @@ def test_other_protocols_are_refused_in_their_form(crowded: httpx.Client, path: 
     assert refused.status_code == 429
     assert set(refused.json()) == {"error"}
     assert refused.headers["retry-after"] == "1"
+
+
+def test_triton_s_client_is_told_and_is_answered_once_there_is_room(
+    crowded: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triton = connect(crowded)
+    with pytest.raises(InferenceServerException, match="more requests come than can be begun") as refused:
+        triton.infer("shapes", pictures(PICTURE))
+    statuses = [refused.value.status()]
+    monkeypatch.setattr(door, "MOST", 256)
+    monkeypatch.setattr(door, "CALM_SECONDS", 0)
+
+    def answered() -> bool:
+        try:
+            best = triton.infer("shapes", pictures(PICTURE), outputs=[wanted("probabilities", classes=1)])
+        except InferenceServerException as refused:
+            statuses.append(refused.status())
+            return False
+        return b"circle" in best.as_numpy("probabilities").ravel()[0]
+
+    until(answered)
+    assert set(statuses) == {"429"}
+    triton.close()
 
 
 def test_what_has_no_body_comes_in(crowded: httpx.Client) -> None:
