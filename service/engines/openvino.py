@@ -23,6 +23,9 @@ import structlog  # noqa: E402
 
 from service.engines.base import Outputs, Wishes  # noqa: E402
 
+# One for as long as the process runs: a core gives the thread that first compiles with it a stack for signals, and
+# takes that stack's memory away when it goes, though the thread may still use it; the next signal would end all.
+COMPILER = ov.Core()
 FILE = "model.xml"
 UNCOUNTED = {
     *(
@@ -61,7 +64,7 @@ class OpenVINOEngine:
         if threads:
             # Pinned, those of several processes would meet on the same cores.
             options |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
-        self._request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
+        self._request = COMPILER.compile_model(model, "CPU", options).create_infer_request()
 
     @property
     def threads(self) -> int:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,6 +121,26 @@ def test_where_weights_cannot_be_shared_each_has_its_own(folder: Path, tmp_path:
         engine = open_engine("openvino", folder, threads=1, shared=tmp_path / "file" / "weights")
     assert [line["event"] for line in logged] == ["weights_not_shared"]
     assert engine.predict(np.zeros((1, 16, 12, 3), np.uint8)).probabilities.shape == (1, 3)
+
+
+TWO_VERSIONS_GO = """
+import os, signal, sys
+from pathlib import Path
+from service.engines import open_engine
+
+engines = [open_engine("openvino", Path(sys.argv[1]), threads=1) for _ in range(2)]
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+while engines:
+    del engines[0]
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_thread_that_has_opened_versions_which_are_gone_takes_a_signal(folder: Path) -> None:
+    # Its own process: it would end.
+    code = [sys.executable, "-c", TWO_VERSIONS_GO, str(folder)]
+    ended = subprocess.run(code, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended.stderr
 
 
 def test_an_answer_does_not_change_with_the_next_inference(folder: Path) -> None:
