@@ -374,29 +374,32 @@ def test_after_sigterm_who_had_not_been_accepted_yet_is_answered(
     assert models.program.process.wait(60) == 0
 
 
-def test_a_worker_that_is_killed_under_load_takes_only_what_it_had_in_hand(serve_models: Callable[..., Models]) -> None:
-    models = serve_models(SICHTBAR_WORKERS="2")
-    workers, program = Workers(models), models.program
-    stop = Event()
-    with load(models.client.base_url, stop) as statuses:
-        answer_some(program, worker=1)
-        counted = metric(models.client, "sichtbar_http_requests_total", route="/predict")
-        os.kill(workers.pid(1), signal.SIGKILL)
-        died = program.wait_for("worker_died")
-        assert (died["worker"], died["status"]) == (1, -signal.SIGKILL)
-        assert metric(models.client, "sichtbar_http_requests_total", route="/predict") >= counted
-        assert models.client.get("/health/ready").status_code == 200
-        answer_some(program, worker=0)
-        answer_some(program, worker=1)
-        stop.set()
-        got = statuses()
-    assert set(got) <= {200, LOST}
-    assert got.count(LOST) <= CLIENTS
-    counted = metric(models.client, "sichtbar_http_requests_total", route="/predict", status="200")
-    assert counted >= got.count(200)
-    assert metric(models.client, "sichtbar_worker_restarts_total") == 1
-    assert metric(models.client, "sichtbar_workers") == 2
-    assert program.stop() == 0
+def test_a_worker_that_is_killed_under_load_takes_only_what_it_had_in_hand(
+    serve_models: Callable[..., Models], times: int
+) -> None:
+    for _ in range(times):
+        models = serve_models(SICHTBAR_WORKERS="2")
+        workers, program = Workers(models), models.program
+        stop = Event()
+        with load(models.client.base_url, stop) as statuses:
+            answer_some(program, worker=1)
+            counted = metric(models.client, "sichtbar_http_requests_total", route="/predict")
+            os.kill(workers.pid(1), signal.SIGKILL)
+            died = program.wait_for("worker_died")
+            assert (died["worker"], died["status"]) == (1, -signal.SIGKILL)
+            assert metric(models.client, "sichtbar_http_requests_total", route="/predict") >= counted
+            assert models.client.get("/health/ready").status_code == 200
+            answer_some(program, worker=0)
+            answer_some(program, worker=1)
+            stop.set()
+            got = statuses()
+        assert set(got) <= {200, LOST}
+        assert got.count(LOST) <= CLIENTS
+        counted = metric(models.client, "sichtbar_http_requests_total", route="/predict", status="200")
+        assert counted >= got.count(200)
+        assert metric(models.client, "sichtbar_worker_restarts_total") == 1
+        assert metric(models.client, "sichtbar_workers") == 2
+        assert program.stop() == 0
 
 
 def test_a_worker_that_hangs_is_replaced_and_meanwhile_the_other_answers(serve_models: Callable[..., Models]) -> None:

@@ -280,7 +280,7 @@ def test_whatever_a_jpeg_says_of_its_components_it_is_an_answer() -> None:
                 np.testing.assert_equal(at_once, outcome(pixels_of, changed))
 
 
-def test_of_a_damaged_jpeg_the_same_is_said_or_read_at_once_and_in_time() -> None:
+def test_of_a_damaged_jpeg_the_same_is_said_or_read_at_once_and_in_time(times: int) -> None:
     chance = random.Random(3)
     originals = [
         encode(draw("circle", 1, (64, 64)), "JPEG", quality=quality, progressive=progressive)
@@ -288,7 +288,7 @@ def test_of_a_damaged_jpeg_the_same_is_said_or_read_at_once_and_in_time() -> Non
         for progressive in (False, True)
     ]
     read = 0
-    for _ in range(1000):
+    for _ in range(1000 * times):
         data = bytearray(chance.choice(originals))
         for _ in range(chance.randint(1, 4)):
             data[chance.randrange(len(data))] = chance.randrange(256)
@@ -296,7 +296,7 @@ def test_of_a_damaged_jpeg_the_same_is_said_or_read_at_once_and_in_time() -> Non
         if at_once is not None:
             np.testing.assert_equal(at_once, in_time)
             read += isinstance(in_time, np.ndarray)
-    assert 100 < read < 900
+    assert 0.1 < read / (1000 * times) < 0.9
 
 
 def test_a_picture_that_is_read_at_once_may_be_too_large_too() -> None:
