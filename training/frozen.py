@@ -111,7 +111,9 @@ class Features:
         self, source: NDArray[np.generic], key: str, start: keras.KerasTensor, cut: Cut
     ) -> NDArray[np.generic]:
         front = keras.Model(start, cut.tensor)
-        run = tf.function(lambda batch: front(batch, training=False), reduce_retracing=True)
+        # Traced once for any number of pictures.
+        batch = tf.TensorSpec((None, *source.shape[1:]), source.dtype)
+        run = tf.function(lambda batch: front(batch, training=False)).get_concrete_function(batch)
 
         def rows(begin: int, end: int) -> NDArray[np.generic]:
             batches = range(begin, end, FEATURE_BATCH)
