@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -211,6 +212,7 @@ def chunked(pieces: Iterable[bytes], kind: str = "image/png", path: str = "/pred
     yield b"0\r\n\r\n"
 
 
+@cache
 def bomb(mebibytes: int, compressor: Callable[[], zlib._Compress]) -> bytes:
     squeeze = compressor()
     return b"".join(squeeze.compress(bytes(MIB)) for _ in range(mebibytes)) + squeeze.flush()
