@@ -22,6 +22,9 @@ from service.explain.style import Style
 from service.manifest import Manifest
 from service.states import ACTIVE
 
+# How long whoever interrupts may be kept, so that the service need not go on.
+LEAVE_SECONDS = 5.0
+
 
 async def explain_there(
     server: str,
@@ -113,16 +116,19 @@ async def _explained(
 async def _followed(
     client: AsyncClient, picture: Path | bytes, options: ExplainOptions, tell: Callable[[float], None]
 ) -> Explanation:
-    job = await client.explain_later(picture, **options)
+    asked = asyncio.ensure_future(client.explain_later(picture, **options))
+    job = None
     try:
+        job = await asyncio.shield(asked)
         async for known in client.follow(job):
             job = known
             if job.progress is not None:
                 tell(job.progress.done / job.progress.total)
     finally:
-        if job.state in ACTIVE:
-            # Whoever interrupts this waits for nothing any more.
-            with anyio.CancelScope(shield=True), suppress(SichtbarError):
+        # Whoever interrupts this waits for nothing any more, not for what he has just asked for either.
+        with anyio.move_on_after(LEAVE_SECONDS, shield=True), suppress(SichtbarError):
+            job = job or await asked
+            if job.state in ACTIVE:
                 await client.cancel(job)
     return await client.result(job)
 
