@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.choices import Method
 from service.errors import BrokenImage, DeadlineExceeded, InferenceFailed
+from service.http import pages
 from service.images.store import Reason
 from service.metrics import LABELS, Metrics
 from service.repository import State
@@ -113,7 +114,7 @@ def test_every_label_that_is_scraped_is_one_of_its_closed_set(live: httpx.Client
         "unmatched",
         "turned away",
         *app.openapi()["paths"],
-        *(getattr(route, "path", "") for route in app.routes),
+        *(getattr(route, "path", "") for route in (*app.routes, *pages.router.routes)),
     }
     in_words: dict[str, Callable[[str], object]] = {
         "model": "shapes".__eq__,

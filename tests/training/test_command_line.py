@@ -201,5 +201,5 @@ def test_without_the_libraries_of_training_it_says_which_extras_to_install(tmp_p
     )
     assert finished.returncode == 1
     assert "sklearn not installed" in finished.stderr
-    assert "pip install -e '.[cpu,train]'" in finished.stderr
+    assert "pip install -c constraints.txt -e '.[cpu,train]'" in finished.stderr
     assert "Traceback" not in finished.stderr
