@@ -108,7 +108,7 @@ def _items(file: memoryview, found: dict[bytes, memoryview]) -> Iterator[memoryv
     bits = _Bits(found[b"iloc"])
     version, _ = bits.take(8), bits.take(24)
     offset, length, base, index = (8 * bits.take(4) for _ in range(4))
-    wide = 32 if version == 2 else 16
+    wide, joined = 32 if version == 2 else 16, 0
     for _ in range(bits.take(wide)):
         item, method = bits.take(wide), bits.take(16) & 15 if version else 0
         source = found.get(b"idat", memoryview(b"")) if method == 1 else file
@@ -120,10 +120,13 @@ def _items(file: memoryview, found: dict[bytes, memoryview]) -> Iterator[memoryv
             extents.append(source[begin : begin + bits.take(length)])
             if len(extents) > MOST_EXTENTS:
                 raise ImageTooLarge(f"expected an item of an AVIF in at most {MOST_EXTENTS} extents, got more")
-        if item in coded:
-            if sum(map(len, extents)) > len(file):
-                raise ValueError("an item is larger than the file")
-            yield extents[0] if len(extents) == 1 else memoryview(b"".join(extents))
+        if item in coded and len(extents) > 1:
+            joined += sum(map(len, extents))
+            if joined > len(file):
+                raise ValueError("items in several extents are larger than the file")
+            yield memoryview(b"".join(extents))
+        elif item in coded:
+            yield from extents
 
 
 def _coded_item(bits: _Bits) -> int | None:

@@ -16,13 +16,13 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service.address import not_listening, tell_address
+from service.address import keep_out, not_listening, tell_address
 from service.http.connections import GuardedProtocol
 from service.settings import Settings
 from service.team import BEATS, SERVING, Team
 
-# How long whoever connected last may take to agree on a key.
-HANDSHAKE_SECONDS = 1.0
+# How long whoever began to connect may take, and to agree on a key.
+HANDSHAKE_SECONDS, TLS_SECONDS = 0.1, 1.0
 
 # Connections in one turn of the event loop.
 ACCEPTED = 8
@@ -98,6 +98,10 @@ class Server(uvicorn.Server):
         # Where no descriptor is left, what has been accepted is still answered.
         with suppress(OSError):
             last.extend(_again(listener) for listener in each.values())
+        if self._team is None or self._team.all_end:
+            for listener in last:
+                keep_out(listener)
+            await asyncio.sleep(HANDSHAKE_SECONDS)
         for listener in [*self.servers, *(sockets or ())]:
             listener.close()
         connected = [connection for listener in last for connection in _accept_last(listener)]
@@ -106,7 +110,7 @@ class Server(uvicorn.Server):
                 asyncio.ensure_future(loop.connect_accepted_socket(self._protocol, one, ssl=self.config.ssl))
                 for one in connected
             ]
-            await asyncio.wait(accepted, timeout=HANDSHAKE_SECONDS)
+            await asyncio.wait(accepted, timeout=TLS_SECONDS)
         await super().shutdown(sockets)
 
     def _protocol(self) -> GuardedProtocol:
@@ -154,7 +158,7 @@ def _accept_last(listener: socket) -> list[socket]:
         while True:
             connected.append(listener.accept()[0])
     except OSError:
-        # Mostly that nobody waits. Whoever connects in between is lost: nothing may come between.
+        # Mostly that nobody waits. Where nobody could be kept out, whoever connects in between is lost.
         listener.close()
     for connection in connected:
         connection.setblocking(False)

@@ -276,6 +276,7 @@ class Supervisor:
             self._kill()
             return
         self._stopping.set()
+        self._place.ending.touch()
         # Whoever would connect from now on must not wait for nobody.
         for listener in self._listeners:
             listener.close()

@@ -31,6 +31,7 @@ class Place:
         self.weights = folder / "weights"
         self.alive = folder / "processes"
         self.helper = folder / "helper"
+        self.ending = folder / "ending"
 
     def make(self) -> None:
         """Make the folders in it."""
@@ -64,6 +65,11 @@ class Team(Place):
         # None yet, or none any more; or its name is being written.
         except (FileNotFoundError, ValueError):
             return []
+
+    @property
+    def all_end(self) -> bool:
+        """Whether no worker will take this one's place."""
+        return self._alone or self.ending.exists()
 
     def listen(self, on_changed: Callable[[], None], on_left_alone: Callable[[], None]) -> None:
         """From now on, say when another worker has changed what all shall look at, and when the supervisor is gone."""

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
@@ -23,9 +24,6 @@ import structlog  # noqa: E402
 
 from service.engines.base import Outputs, Wishes  # noqa: E402
 
-# One for as long as the process runs: a core gives the thread that first compiles with it a stack for signals, and
-# takes that stack's memory away when it goes, though the thread may still use it; the next signal would end all.
-COMPILER = ov.Core()
 FILE = "model.xml"
 UNCOUNTED = {
     *(
@@ -64,7 +62,7 @@ class OpenVINOEngine:
         if threads:
             # Pinned, those of several processes would meet on the same cores.
             options |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
-        self._request = COMPILER.compile_model(model, "CPU", options).create_infer_request()
+        self._request = _compiler().compile_model(model, "CPU", options).create_infer_request()
 
     @property
     def threads(self) -> int:
@@ -101,6 +99,13 @@ def multiplications(model: ov.Model) -> float:
                 return math.inf
             total += math.prod(size.get_length() for size in (*weights, *repeated))
     return total
+
+
+@cache
+def _compiler() -> ov.Core:
+    # One for as long as the process runs: a core gives the thread that first compiles with it a stack for signals, and
+    # takes that stack's memory away when it goes, though the thread may still use it; the next signal would end all.
+    return ov.Core()
 
 
 def _read(folder: Path) -> ov.Model:

@@ -196,12 +196,15 @@ def test_more_items_units_or_pieces_than_a_picture_has_are_refused_before_they_a
         decode(avif(one, pieces=MOST_EXTENTS + 1), max_pixels=64)
 
 
-def test_pieces_that_overlap_are_not_put_together() -> None:
-    data = avif(sequence(8, 8) + FRAME + bytes(600), pieces=2)
-    begin = data.index(b"iloc") + 20
-    whole = struct.pack(">II", 0, len(data))
-    with pytest.raises(ValueError, match="an item is larger than the file"):
-        decoded_pixels(data[:begin] + whole * 2 + data[begin + 16 :])
+@pytest.mark.parametrize("items", [1, 3])
+def test_pieces_that_overlap_are_not_put_together(items: int) -> None:
+    data = bytearray(avif(*[sequence(8, 8) + FRAME + bytes(600)] * items, pieces=2))
+    share = struct.pack(">II", 0, len(data) // items)
+    for number in range(items):
+        begin = data.index(b"iloc") + 20 + 24 * number
+        data[begin : begin + 16] = share * 2
+    with pytest.raises(ValueError, match="items in several extents are larger than the file"):
+        decoded_pixels(bytes(data))
 
 
 def test_boxes_in_boxes_without_end_are_not_entered() -> None:
