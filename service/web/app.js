@@ -13,7 +13,7 @@ import { methods } from "./methods.js";
 import { choices, listed } from "./models.js";
 import { lookedAt, others, visitedBefore, welcome } from "./panel.js";
 import { classify, add, fetched, remembered, visit, withId } from "./pictures.js";
-import { START, go, link, moved, note, place, strays } from "./place.js";
+import { START, go, link, moved, note, place, repeated, strays } from "./place.js";
 import { tell, telling } from "./problems.js";
 import { why } from "./why.js";
 
@@ -151,22 +151,19 @@ async function render({ travelled = false } = {}) {
   showPanel();
   // What is there still belongs to another picture or model.
   byId("view").setAttribute("aria-busy", "true");
-  let answer;
-  let known;
-  try {
-    [answer, known] = await Promise.all([classify(current, model(), place.version, { signal }), view !== "see" && methods()]);
-  } catch (error) {
-    if (!signal.aborted) {
-      current.problem = error;
-      showPanel();
-      showProblem(error, () => render());
-    }
-    return;
-  } finally {
-    if (!signal.aborted) byId("view").removeAttribute("aria-busy");
-  }
+  const [asked, told] = await Promise.allSettled([
+    classify(current, model(), place.version, { signal }),
+    ["why", "compare"].includes(view) && methods(),
+  ]);
   if (signal.aborted) return;
-  delete current.problem;
+  byId("view").removeAttribute("aria-busy");
+  current.problem = asked.reason;
+  if (asked.reason) {
+    showPanel();
+    showProblem(asked.reason, () => render());
+    return;
+  }
+  const answer = asked.value;
   if (unnamed && current.id) {
     unnamed = false;
     note({ image_id: current.id });
@@ -174,7 +171,8 @@ async function render({ travelled = false } = {}) {
   showPanel(answer);
   if (view === "see") say(t("answer_said", { name: current.name, label: answer.predictions[0].label }));
   try {
-    const drawn = DRAWN[view](byId("view"), { picture: current, answer, known, signal });
+    if (told.reason) throw told.reason;
+    const drawn = DRAWN[view](byId("view"), { picture: current, answer, known: told.value, signal });
     arrive(travelled);
     await drawn;
   } catch (error) {
@@ -184,13 +182,14 @@ async function render({ travelled = false } = {}) {
 
 // What the address says and is not here is told, and taken out of it; the usual is shown.
 function mend() {
-  const found = strays();
+  const [found, twice] = [strays(), repeated()];
+  if (twice.length) tell("twice", { wanted: twice.join(", ") });
   if (found.length) {
     const wanted = found.map(([name, given]) => `${name}=${given}`).join(", ");
     const instead = found.map(([name, , usual]) => maybe([name, usual || "auto"].join("_")) ?? usual).filter(String);
     tell(instead.length ? "no_value" : "no_name", { wanted, shown: instead.join(", ") });
-    note({});
   }
+  if (found.length || twice.length) note({});
   mendModel();
 }
 

@@ -1,7 +1,7 @@
 // The models: which versions there are, what became of them, and what training measured.
 
 import { access, address, blob } from "./api.js";
-import { byId, fill, h, heading, show } from "./dom.js";
+import { byId, fill, h, heading, numbers, show } from "./dom.js";
 import { fold, opened } from "./folds.js";
 import { number, percent, t } from "./i18n.js";
 import { card, listedAgain } from "./models.js";
@@ -18,7 +18,7 @@ export async function catalogue(root, { signal }) {
     const drawn = await Promise.all(models.map(modelOf));
     if (signal.aborted) return;
     fill(list, drawn);
-    const gone = opened().filter((id) => OF_A_VERSION.test(id) && !byId(id));
+    const gone = opened().filter((id) => !byId(id));
     if (!gone.length) return;
     for (const id of gone) tell("gone", { wanted: id.replace(OF_A_VERSION, "$2/$3") });
     note({ open: opened().filter((id) => !gone.includes(id)).join(" ") });
@@ -89,7 +89,7 @@ function figures({ input, parameters, labels, layers, metrics, data }) {
     metrics && [t("f_held_out"), number(metrics.images)],
     data && [t("f_trained_on"), number(data.training_images)],
   ].filter(Boolean);
-  return h("dl", { class: "numbers" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  return numbers(rows);
 }
 
 function labelsOf(labels, id) {

@@ -13,19 +13,25 @@ export function h(tag, given = {}, ...children) {
     else if (name === "value") element.value = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...there(children));
   return element;
 }
+
+const there = (children) => children.flat(Infinity).filter((child) => (child ?? false) !== false);
 
 // What is inside, replaced; the focus stays where it was, if something of the same id is there again.
 export function fill(element, ...children) {
   const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
-  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(...there(children));
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
 // A view's, where who comes to it by keyboard, or listens, begins.
 export const heading = (words, look) => h("h1", { id: "view-title", tabindex: "-1", class: look }, words);
+
+// What is measured, each by its name.
+export const numbers = (rows) =>
+  h("dl", { class: "numbers" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 
 export const byId = (id) => document.getElementById(id);
 

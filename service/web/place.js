@@ -19,16 +19,21 @@ export const SLIDERS = {
 };
 const NAMED = ["image_id", "model", "version", "view", "label", "layer", "channel", "beside", "method", "open"];
 const NAMES = [...new Set([...NAMED, ...Object.keys(CHOICES), ...Object.keys(SLIDERS)])];
-// What can be opened, by its id: of a version, or of any view.
+// What can be opened, by its id: of a version; in a view, where there is more than the call.
 export const OF_A_VERSION = /^(report|diagram|origin|labels)-(.+)-(\d+)$/;
-const OF_A_VIEW = /^(|call|numbers|how-.+)$/;
+const OPENED = { why: /^(call|numbers|how-.+)$/, models: OF_A_VERSION };
 
 export const place = read();
 // Where a visit begins, with the same model.
 export const START = meantBy(NAMES.filter((name) => name !== "model" && name !== "version"), new URLSearchParams());
 
 function read() {
-  return meantBy(NAMES, new URLSearchParams(location.search));
+  const said = meantBy(NAMES, new URLSearchParams(location.search));
+  return { ...said, open: openedIn(said.view, said.open) };
+}
+
+function openedIn(view, ids) {
+  return ids.split(" ").filter((id) => (OPENED[view] ?? /^call$/).test(id)).join(" ");
 }
 
 function meantBy(names, given) {
@@ -46,7 +51,6 @@ function meant(name, given) {
 function known(name, given) {
   if (Object.hasOwn(CHOICES, name)) return CHOICES[name].find((value) => value === given);
   if (Object.hasOwn(SLIDERS, name)) return onSlider(SLIDERS[name], given);
-  if (name === "open") return given.split(" ").every((id) => OF_A_VIEW.test(id) || OF_A_VERSION.test(id)) ? given : undefined;
   return NAMES.includes(name) ? given : undefined;
 }
 
@@ -57,15 +61,27 @@ function onSlider({ min, max, step }, given) {
 
 // What the address says that means nothing here, and what is meant instead, if anything.
 export function strays() {
-  return [...new URLSearchParams(location.search)]
-    .filter(([name, given]) => given && known(name, given) === undefined)
-    .map(([name, given]) => [name, given, usual(name)]);
+  const all = new URLSearchParams(location.search);
+  return [...new Set(all.keys())].map((name) => [name, stray(name, all.get(name)), usual(name)]).filter(([, given]) => given);
 }
 
-// The address of here, but for what is changed.
+function stray(name, given) {
+  if (name === "open") return given.split(" ").filter((id) => !openedIn(place.view, id)).join(" ");
+  return known(name, given) === undefined && given;
+}
+
+// What the address says more than once. The first is meant.
+export function repeated() {
+  const all = new URLSearchParams(location.search);
+  return [...new Set(all.keys())].filter((name) => all.getAll(name).length > 1);
+}
+
+// The address of here, but for what is changed, and what its view has not to open.
 export function link(changes = {}) {
   const url = new URL(location.pathname, location.href);
-  for (const [name, value] of Object.entries({ ...place, ...changes })) {
+  const there = { ...place, ...changes };
+  there.open = openedIn(there.view, there.open);
+  for (const [name, value] of Object.entries(there)) {
     if (value !== meant(name, "")) url.searchParams.set(name, value);
   }
   return url;
@@ -94,5 +110,6 @@ addEventListener("popstate", () => {
   const before = { ...place };
   Object.assign(place, read());
   const changed = NAMES.filter((name) => place[name] !== before[name]);
-  moved.dispatchEvent(new Event(String(changed) === "open" ? "noted" : "moved"));
+  // The link that skips the head leads to no other place.
+  if (changed.length) moved.dispatchEvent(new Event(String(changed) === "open" ? "noted" : "moved"));
 });

@@ -1,6 +1,6 @@
 // How far LIME's regions can be trusted: the numbers that the service measured, in plain words.
 
-import { h } from "./dom.js";
+import { h, numbers } from "./dom.js";
 import { fold } from "./folds.js";
 import { number, percent, significant, t } from "./i18n.js";
 
@@ -33,16 +33,16 @@ export function judged({ r2, stability, deletion }) {
   };
 }
 
-export function trust(numbers) {
-  const found = judged(numbers);
-  const least = Math.min(...Object.values(found).map((measure) => measure.level));
+export function trust(found) {
+  const measures = judged(found);
+  const least = Math.min(...Object.values(measures).map((measure) => measure.level));
   return [
     h("h2", { id: "trust-title" }, t("trust_title")),
     h("p", { class: "lead" }, t(`trust_${LEVELS[least]}`)),
     h(
       "ul",
       { class: "measures" },
-      Object.entries(found).map(([name, measure]) =>
+      Object.entries(measures).map(([name, measure]) =>
         h(
           "li",
           { "data-measure": name },
@@ -51,22 +51,18 @@ export function trust(numbers) {
         ),
       ),
     ),
-    curves(numbers.deletion),
+    curves(found.deletion),
     fold(
       "numbers",
       t("numbers"),
-      h(
-        "dl",
-        { class: "numbers" },
-        [
-          ["R²", number(numbers.r2, 3)],
-          [t("n_stability"), numbers.stability === null ? "–" : number(numbers.stability, 3)],
-          [t("n_deletion"), numbers.deletion.score === null ? "–" : number(numbers.deletion.score, 3)],
-          [t("n_samples"), number(numbers.samples) + (numbers.settled ? "" : ` (${t("n_unsettled")})`)],
-          [t("n_regions"), number(numbers.superpixels.length)],
-          [t("n_error"), significant(numbers.error, 2)],
-        ].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
-      ),
+      numbers([
+        ["R²", number(found.r2, 3)],
+        [t("n_stability"), found.stability === null ? "–" : number(found.stability, 3)],
+        [t("n_deletion"), found.deletion.score === null ? "–" : number(found.deletion.score, 3)],
+        [t("n_samples"), number(found.samples) + (found.settled ? "" : ` (${t("n_unsettled")})`)],
+        [t("n_regions"), number(found.superpixels.length)],
+        [t("n_error"), significant(found.error, 2)],
+      ]),
     ),
   ];
 }

@@ -19,7 +19,8 @@ from tests.conftest import ROOT, LiveServer
 playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from benchmarks.page import BROWSERS  # noqa: E402
+
 # The machine's own; and a camera that shows a test picture.
 ARGUMENTS = [
     "--no-sandbox",
@@ -40,9 +41,9 @@ PATIENCE = 90_000
 # Not for the whole session: its event loop counts as running, and other tests have loops of their own.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        pytest.skip(f"no browser: expected one of {', '.join(NAMES)}; on Debian: apt-get install chromium")
+        pytest.skip(f"no browser: expected one of {', '.join(BROWSERS)}; on Debian: apt-get install chromium")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=ARGUMENTS)

@@ -32,9 +32,9 @@ SHOWN = """() => {
     drawn: all("img:not([hidden])").map(drawn),
   };
 }"""
-# None of these is a value that the page knows; one says nothing.
+# None of these is a value that the page knows, but for one; another says nothing.
 WRONG = (
-    "classes=most&style=oil&polarity=north&superpixels=7&aspect=smell&over=there&opacity=2&sharpness=&open=door"
+    "classes=most&style=oil&polarity=north&superpixels=7&aspect=smell&over=there&opacity=2&sharpness=&open=call+door"
     "&constructor=5"
 )
 TOLD = (
@@ -96,6 +96,10 @@ def test_a_link_shows_another_reader_the_same(open_page: Open, served: str, lemo
     assert seen["opened"] == ["numbers", "how-gradcam", "call"]
     assert set(seen["chosen"]) == {"class-1", "polarity-negative", "style-outline", "superpixels-20"}
     assert dict(seen["set"])["top_superpixels"] == "9"
+    # Of what was opened, another view's link names what is there, too.
+    views = page.get_by_role("navigation")
+    expect(views.get_by_role("link", name="Models")).not_to_have_attribute("href", re.compile("open="))
+    expect(views.get_by_role("link", name="See")).to_have_attribute("href", re.compile("open=call(&|$)"))
 
     to_view(page, "See")
     press(page, "Show more classes")
@@ -146,6 +150,7 @@ def test_what_an_address_says_wrongly_is_told_and_the_usual_shown(open_page: Ope
         seen = shown(page, view)
         assert (view, set(seen["chosen"])) == (view, chosen)
         assert values.items() <= dict(seen["set"]).items()
+        assert seen["opened"] == ["call"]
         expect(page.get_by_role("alert")).to_have_text(TOLD)
         assert "oil" not in page.url
     page.goto(f"{served}/?view=sideways&top_superpixels=many")
@@ -153,6 +158,15 @@ def test_what_an_address_says_wrongly_is_told_and_the_usual_shown(open_page: Ope
     expect(page.get_by_role("alert")).to_have_text(
         "The link asks for view=sideways, top_superpixels=many, which is unknown here. Shown instead: See, 5."
     )
+    page.goto(
+        f"{served}/?image_id={lemon}&view=inside&view=why&view=nowhere&open=call+numbers+report-fruit_cnn-1&open="
+    )
+    assert shown(page, "inside")["opened"] == ["call"]
+    expect(page.get_by_role("alert")).to_have_text(
+        "The link gives view, open more than once: the first counts. "
+        "The link asks for open=numbers report-fruit_cnn-1, which is unknown here."
+    )
+    expect(page).to_have_url(f"{served}/?image_id={lemon}&view=inside&open=call")
     page.goto(f"{served}/?k={'x' * 500}")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^The link asks for k=x{158}…, which is unknown here.$"))
     page.goto(f"{served}/?image_id=gone")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT, AxeResults
 from playwright.sync_api import Page, Response, expect
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.browser.test_flows import REFUSED, answered, choose, to_view
+from tests.conftest import ROOT
 
 Open = Callable[..., Page]
 WIDTHS = (390, 768, 1440)
@@ -122,6 +124,11 @@ def test_the_first_visit_is_light_and_asks_no_other_host(open_page: Open, served
     page.wait_for_load_state("networkidle")
     assert all(response.url.startswith(served) for response in came)
     assert sum(len(response.body()) for response in came) < MOST_BYTES
+    # What it is made of, also where a browser has asked for no icon yet.
+    made_of = {response.url: response.body() for response in came if response.url != f"{served}/models"}
+    made_of[f"{served}/web/icon.svg"] = httpx.get(f"{served}/web/icon.svg").content
+    size = f"{len(made_of)} files, {sum(map(len, made_of.values())) / 1000:.0f} kB uncompressed"
+    assert size in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_answer_is_told_to_who_cannot_see_it(open_page: Open, served: str) -> None:

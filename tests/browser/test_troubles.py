@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 
 from service.security import add_key
 from service.settings import Settings
-from tests.browser.test_flows import ID, LEMON, REFUSED, answered, choose, to_view
+from tests.browser.test_flows import ID, LEMON, REFUSED, STRAWBERRY, answered, choose, to_view
 from tests.conftest import draw, encode
 
 Open = Callable[..., Page]
@@ -65,16 +65,30 @@ def test_a_picture_that_expired_while_it_is_looked_at_is_sent_again(
     expect(page.get_by_role("img", name="channels of conv_1")).to_be_visible()
 
 
-def test_a_service_that_is_gone_is_told_from_a_bad_picture(open_page: Open, served: str) -> None:
+def test_a_service_that_is_gone_is_told_from_a_bad_picture_and_hides_no_answer(open_page: Open, served: str) -> None:
     page = open_page(served, expected=REFUSED)
     page.route("**/predict*", lambda route: route.abort())
-    choose(page, LEMON)
+    choose(page, LEMON, STRAWBERRY)
     expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+    expect(page.get_by_role("button", name="lemon.png: No answer")).to_be_visible()
     page.unroute("**/predict*")
     page.get_by_role("button", name="Try again").press("Enter")
     answered(page, "Lemon")
     # The button is gone, and who pressed it is not lost.
     expect(page.locator("#view-title")).to_be_focused()
+    page.route("**/web/methods.json", lambda route: route.abort())
+    to_view(page, "Compare")
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+    # It explains nothing.
+    to_view(page, "Inside")
+    expect(page.get_by_role("img", name="channels of conv_1")).to_be_visible()
+    to_view(page, "Why")
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+    expect(page.locator(".looked-at .headline")).to_have_text("Lemon 99%")
+    expect(page.get_by_role("button", name="lemon.png: Lemon")).to_be_visible()
+    page.unroute("**/web/methods.json")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#view-title")).to_have_text("Why Lemon?")
 
 
 def test_a_stream_of_progress_that_ends_early_or_breaks_is_followed_again(open_page: Open, served: str) -> None:
