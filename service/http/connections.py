@@ -16,6 +16,7 @@ from httptools import (
     HttpParserInvalidMethodError,
     HttpParserInvalidURLError,
     HttpParserUpgrade,
+    HttpRequestParser,
     parse_url,
 )
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,7 +29,7 @@ from service.http.limits import DAMAGE
 from service.http.schemas import Problem
 from service.metrics import Metrics
 
-# Beyond what comes with its first bytes.
+# Beyond what comes with its first bytes; as many may stand between two parts of a body, or behind it.
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 10.0
 # How long a connection without a request stays once the server stops: one may be on its way.
@@ -64,7 +65,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _refusal: Problem | None = None
     _awaited: asyncio.TimerHandle | None = None
     _begun = False
-    _bytes = 0
+    _bytes = _beside = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client that sends nothing is as slow as one can be."""
@@ -79,13 +80,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._presence.leave()
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes of a head that was begun before and is not complete after."""
+        """Count what comes of a head that was begun before and is not complete after, or beside a body."""
         if self._over:
             return
         begun = self._begun
         self._unset_keepalive_if_required()
+        if self._arriving:
+            self._beside += len(data)
         try:
             self._read(data)
+            if self._beside > MAX_HEAD_BYTES:
+                raise HttpParserError(f"more than {MAX_HEAD_BYTES} bytes of chunks' sizes or trailers")
         except HttpParserError as error:
             self._give_up(error)
             return
@@ -111,6 +116,9 @@ class GuardedProtocol(HttpToolsProtocol):
                     self.parser.get_http_version().encode(),
                 )
                 data = b"".join((line, *kept, b"\r\n", data[read:]))
+                # That parser takes nothing more where the connection is to be closed.
+                self.parser = HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             else:
                 return
 
@@ -147,8 +155,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._end_head()
-        if not self.url.startswith(b"/") and not parse_url(self.url).path:
-            raise HttpParserInvalidURLError(f"no path in {self.url!r}")
+        if not self.url.startswith(b"/"):
+            self.url = _without_host(self.url)
         self._arriving = True
         door: Door | None = self.app_state.get("door")
         # What has no body costs little, and tells whoever watches how it goes.
@@ -160,6 +168,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._turn_away(door)
         if self._stopping and self._answers_another():
             self.cycle.keep_alive = False
+        # Trailers are none of the request's headers.
+        self.headers = []
 
     def on_response_complete(self) -> None:
         """An answer may come before all of its request has."""
@@ -170,6 +180,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Nobody reads what was answered already."""
+        self._beside = 0
         if not self._unwanted:
             super().on_body(body)
 
@@ -177,7 +188,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """After what was answered already the next request may come."""
         if self.parser.should_upgrade():
             return
-        self._arriving = False
+        self._arriving, self._beside = False, 0
         if not self._unwanted:
             super().on_message_complete()
             return
@@ -250,3 +261,12 @@ class GuardedProtocol(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
             self.transport.close()
+
+
+def _without_host(url: bytes) -> bytes:
+    """The path and query of an address as proxies are asked for it; without a path it means `/`."""
+    try:
+        parsed = parse_url(url)
+    except HttpParserInvalidURLError:
+        raise HttpParserInvalidURLError(f"no address: {url.decode('latin-1')}") from None
+    return (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")

@@ -385,7 +385,13 @@ attack("long-query", head(f"GET /models?{'a=b&' * 15_000} HTTP/1.1"))
 stream("endless-path", lambda: [b"GET /", *[b"a" * 1000] * 1000])
 stream("endless-header", lambda: [b"GET / HTTP/1.1\r\nx: ", *[b"a" * 1000] * 1000])
 stream("a-hundred-thousand-headers", lambda: [b"GET / HTTP/1.1\r\n", *[b"x: y\r\n" * 100] * 1000])
-stream("endless-trailers", lambda: [*chunked([b"x"]), *[b"x: " + b"y" * 1000 + b"\r\n"] * 1000])
+TRAILERS = [b"0\r\n", *[b"x: " + b"y" * MIB + b"\r\n"] * 400]
+stream("endless-trailers", lambda: [*list(chunked([b"x"]))[:-1], *TRAILERS])
+stream(
+    "endless-trailers-to-a-get",
+    lambda: [head("GET /health/live HTTP/1.1", "transfer-encoding: chunked"), *TRAILERS],
+    CUT | OK,
+)
 stream("long-chunk-extension", lambda: [next(chunked([])), b"1;" + b"x" * 100_000, b"\r\na\r\n0\r\n\r\n"])
 
 

@@ -59,6 +59,17 @@ def all_of(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def malformed(connection: socket.socket) -> str:
+    """What an answer says that must be a 400, after which the connection is closed."""
+    head, _, body = all_of(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    assert b"connection: close" in head
+    problem = json.loads(body)
+    assert problem["code"] == "malformed_request"
+    return str(problem["detail"])
+
+
 def test_a_head_that_comes_byte_by_byte_is_given_up(impatient: socket.socket) -> None:
     started = time.monotonic()
     try:
@@ -124,7 +135,7 @@ NO_HTTP = {
     "two-lengths": (POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\nx", "Duplicate Content-Length"),
     "header": (POST + b"x : y\r\n\r\n", "Invalid header token"),
     "tunnel": (b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nhost: x\r\n\r\n", "CONNECT is for proxies"),
-    "no-path": (b"GET http://127.0.0.1 HTTP/1.1\r\nhost: x\r\n\r\n", "no path in b'http://127.0.0.1'"),
+    "address": (b"GET http://x:99999/ HTTP/1.1\r\nhost: x\r\n\r\n", "no address: http://x:99999/"),
 }
 
 
@@ -135,12 +146,7 @@ def test_what_is_no_http_is_a_problem_that_says_why(
     counted = 'sichtbar_errors_total{code="malformed_request"}'
     before = metric(live, counted)
     raw.sendall(sent)
-    head, _, body = all_of(raw).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert b"application/problem+json" in head
-    problem = json.loads(body)
-    assert problem["code"] == "malformed_request"
-    assert wrong in problem["detail"]
+    assert wrong in malformed(raw)
     assert metric(live, counted) == before + 1
 
 
@@ -163,12 +169,72 @@ def test_a_damaged_body_is_a_problem_that_says_why(
     else:
         raw.sendall(head + b"3\r\nabc\r\n")
         raw.sendall(chunks)
-    head, _, body = all_of(raw).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert b"connection: close" in head
-    problem = json.loads(body)
-    assert problem["code"] == "malformed_request"
-    assert wrong in problem["detail"]
+    assert wrong in malformed(raw)
+
+
+ENDLESS = {
+    "trailers": (b"0\r\n", b"x: " + b"y" * 1019 + b"\r\n"),
+    "one-trailer": (b"0\r\nx: ", b"y" * 1024),
+    "extension": (b"1;", b"y" * 1024),
+    "size": (b"", b"0" * 1024),
+}
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch, live: httpx.Client) -> Iterator[socket.socket]:
+    """Of a server that never ends a connection because it took too long."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 600.0)
+    with socket.create_connection((live.base_url.host, live.base_url.port or 80), timeout=20) as connection:
+        yield connection
+
+
+def send_mebibyte(connection: socket.socket, begin: bytes, more: bytes) -> None:
+    try:
+        connection.sendall(begin)
+        for _ in range(1024):
+            connection.sendall(more)
+    except OSError:
+        pass
+
+
+@pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS)
+def test_no_more_is_taken_beside_a_body_than_as_a_head(patient: socket.socket, begin: bytes, more: bytes) -> None:
+    head = POST + b"content-type: image/png\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n"
+    send_mebibyte(patient, head + begin, more)
+    assert "more than 65536 bytes of chunks' sizes or trailers" in malformed(patient)
+
+
+@pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS)
+def test_no_more_is_taken_beside_a_body_that_nobody_wants(patient: socket.socket, begin: bytes, more: bytes) -> None:
+    send_mebibyte(patient, HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n" + begin, more)
+    answers = all_of(patient)
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert answers.startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_comes_at_once_behind_a_body_may_be_more_than_may_come_beside_it(raw: socket.socket) -> None:
+    picture = encode(draw("circle", 1))
+    head = POST + b"content-type: image/png\r\ntransfer-encoding: chunked\r\n"
+    chunk = b"%x\r\n%b\r\n" % (len(picture), picture)
+    raw.sendall(head + b"\r\n" + chunk)
+    raw.sendall(
+        b"0\r\n\r\n" + (HEAD + b"x-a: " + b"b" * 30_000 + b"\r\n\r\n") * 4 + head + b"connection: close\r\n\r\n"
+    )
+    answers = b""
+    while answers.count(b'{"status":"live"}') < 4:
+        part = raw.recv(65_536)
+        assert part, answers
+        answers += part
+    raw.sendall(chunk + b"0\r\n\r\n")
+    statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answers + all_of(raw))
+    assert statuses == [b"200"] * 6
+
+
+def test_a_trailer_is_no_header_of_the_request(raw: socket.socket) -> None:
+    picture = encode(draw("circle", 1))
+    head = POST + b"content-type: image/png\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    raw.sendall(head + b"%x\r\n%b\r\n0\r\nx-request-timeout: soon\r\n\r\n" % (len(picture), picture))
+    assert all_of(raw).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_damaged_body_is_told_in_the_form_of_its_protocol(raw: socket.socket) -> None:
@@ -207,6 +273,34 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(raw: socket.socke
     # As Java's client sends its first picture.
     assert b'"label":"circle"' in predicted
     assert again.startswith(b"200 ")
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+@pytest.mark.parametrize(
+    ("version", "connection"), [(b"1.1", b"close, upgrade"), (b"1.0", b"upgrade")], ids=["to-be-closed", "http-1.0"]
+)
+def test_who_asks_for_another_protocol_and_no_second_answer_gets_the_first(
+    raw: socket.socket, protocol: bytes, version: bytes, connection: bytes
+) -> None:
+    asked = b"connection: " + connection + b"\r\nupgrade: " + protocol + b"\r\n\r\n"
+    raw.sendall(HEAD.replace(b"1.1", version) + asked)
+    answers = all_of(raw)
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"), [("", "/"), ("?a=b", "/?a=b"), ("/?a=b", "/?a=b"), ("/health/live", "/health/live")]
+)
+def test_an_address_as_proxies_are_asked_for_it_is_answered_as_its_path(
+    raw: socket.socket, live: httpx.Client, path: str, answer: str
+) -> None:
+    raw.sendall(f"GET http://x{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    head, _, body = all_of(raw).partition(b"\r\n\r\n")
+    expected = live.get(answer, headers={"accept-encoding": "identity"})
+    assert head.startswith(b"HTTP/1.1 %d " % expected.status_code)
+    assert body == expected.content
+    assert expected.status_code == 200
 
 
 def test_large_but_reasonable_heads_are_read(live: httpx.Client) -> None:
