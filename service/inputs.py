@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
 
-def _plain(pattern: str, expected: str) -> Callable[[object], object]:
-    # Python's own numbers may have signs, spaces and underscores: a typo would pass for a number.
+def _plain(pattern: str, expected: str, *others: type) -> Callable[[object], object]:
+    # Python's own numbers may have signs, spaces and underscores: a typo would pass for a number. And of JSON Pydantic
+    # takes `true` for 1, and 5.0 for whole: types that are no such number are the `others`.
     written = re.compile(pattern, re.ASCII)
 
     def check(given: object) -> object:
-        if isinstance(given, str) and not written.fullmatch(given):
-            raise ValueError(f"expected {expected}")
+        if isinstance(given, others) or (isinstance(given, str) and not written.fullmatch(given)):
+            raise PydanticCustomError("plain_number", "expected {plain}", {"plain": expected})
         return given
 
     return check
 
 
 # Outermost, so that a document of the API still tells what bounds a number has.
-WHOLE = BeforeValidator(_plain(r"-?\d+", "a whole number in digits, such as 5"))
-DECIMAL = BeforeValidator(_plain(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", "a number, such as 0.5"))
-Whole = Annotated[int, WHOLE]
-Decimal = Annotated[float, DECIMAL]
+WHOLE = BeforeValidator(_plain(r"-?\d+", "a whole number in digits, such as 5", bool, float))
+NUMBER = BeforeValidator(_plain(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", "a number, such as 0.5", bool))
 
 
 class Known(BaseModel):

@@ -9,8 +9,9 @@ from typing import Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from service.errors import LabelsNotWritten, first_problem
+from service.errors import LabelsNotWritten
 from service.inputs import Known
+from service.problems import first_problem
 
 FILE = "labels.json"
 # No version's folder starts with a dot.

@@ -18,8 +18,9 @@ from typing import Literal, NamedTuple
 import structlog
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from service.errors import RateLimited, StartupFailed, first_problem
+from service.errors import RateLimited, StartupFailed
 from service.inputs import Known
+from service.problems import first_problem
 from service.settings import variable
 
 Scope = Literal["predict", "explain", "admin"]

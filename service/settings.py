@@ -11,9 +11,10 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.choices import EngineName
-from service.errors import StartupFailed, described
-from service.inputs import Decimal, Whole
+from service.errors import StartupFailed
+from service.inputs import NUMBER, WHOLE
 from service.policy import checked
+from service.problems import described
 
 PREFIX = "SICHTBAR_"
 # Where tests and training scripts find pictures and weights, and what its clients show it; not the service's to read.
@@ -22,8 +23,9 @@ OTHERS = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS", "SICHTBAR_API_KEY"}
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
-Positive = Annotated[Whole, Field(gt=0)]
-Seconds = Annotated[Decimal, Field(ge=0, le=3600, allow_inf_nan=False)]
+Positive = Annotated[int, Field(gt=0), WHOLE]
+# A setting says how few: a least value here would stand instead of its own.
+Seconds = Annotated[float, Field(le=3600, allow_inf_nan=False), NUMBER]
 
 
 def _below(path: str) -> str:
@@ -38,8 +40,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
-    port: Whole = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
-    workers: Whole = Field(
+    port: Annotated[int, WHOLE] = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one."
+    )
+    workers: Annotated[int, WHOLE] = Field(
         default=1,
         ge=1,
         le=64,
@@ -70,13 +74,14 @@ class Settings(BaseSettings):
     )
     settle_seconds: Seconds = Field(
         default=1.0,
+        ge=0,
         description="Seconds that files of a version must stay as they are before they are read, or it is unloaded.",
     )
     engine: Literal["auto", EngineName] = Field(
         default="auto",
         description="What runs the networks; `auto`: TensorFlow where it sees a GPU, else OpenVINO.",
     )
-    threads: Whole = Field(
+    threads: Annotated[int, WHOLE] = Field(
         default=0,
         ge=0,
         description="Threads of one inference; 0: one for a small network, else as the engine chooses; workers share "
@@ -95,7 +100,7 @@ class Settings(BaseSettings):
         "explanations, queued or running, hold; one more gets 503.",
     )
     # Pillow itself refuses more than the upper bound.
-    max_pixels: Whole = Field(
+    max_pixels: Annotated[int, WHOLE] = Field(
         default=50_000_000, ge=1, le=178_956_970, description="Most pixels of a picture (width x height)."
     )
     max_images: Positive = Field(default=32, description="Most pictures in one request.")
@@ -105,7 +110,7 @@ class Settings(BaseSettings):
         description="Pictures that may wait, for decoding and for each model; one more gets 503, and so do those after "
         "it that would not soon have their turn, until fewer come.",
     )
-    cache_bytes: Whole = Field(
+    cache_bytes: Annotated[int, WHOLE] = Field(
         default=0,
         ge=0,
         description="Bytes of answers that each process keeps in memory, the least recently used removed first, so "
@@ -126,6 +131,7 @@ class Settings(BaseSettings):
     )
     shutdown_delay: Seconds = Field(
         default=0.0,
+        ge=0,
         description="Seconds to go on serving after SIGTERM, not ready, until balancers have noticed.",
     )
     store: str | None = Field(
@@ -144,6 +150,7 @@ class Settings(BaseSettings):
     )
     explain_wait: Seconds = Field(
         default=20.0,
+        ge=0,
         description="Seconds that `/explain` waits for an explanation, unless asked otherwise; then it answers 202.",
     )
     explain_timeout: Seconds = Field(
@@ -160,7 +167,7 @@ class Settings(BaseSettings):
         default=True,
         description="Whether models are loaded for explanations once the service is ready, not when asked.",
     )
-    explain_nice: Whole = Field(
+    explain_nice: Annotated[int, WHOLE] = Field(
         default=10, ge=0, le=19, description="Niceness of the process that explains; predictions go before it."
     )
     keys: Path | None = Field(

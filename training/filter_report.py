@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import first_problem
 from service.manifest import Manifest
+from service.problems import first_problem
 from training import report
 from training.errors import VersionError
 from training.maximise import Maximised

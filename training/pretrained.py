@@ -16,8 +16,8 @@ import tensorflow as tf
 from pydantic import TypeAdapter, ValidationError
 
 from service import __version__
-from service.errors import first_problem
 from service.manifest import NAME_PATTERN, Input, Manifest, Metrics, Probe, hash_files, probe_images, sha256
+from service.problems import first_problem
 from training import export
 from training.bars import Bars
 from training.data import Picture, gather, list_classes

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from service import errors
 from service.classifier import Picture
 from service.deadline import Deadline
-from service.errors import BodyTooSlow, InvalidRequest, NoImage, UnsupportedMediaType, first_problem
+from service.errors import BodyTooSlow, InvalidRequest, NoImage, UnsupportedMediaType
 from service.http.headers import header
 from service.http.multipart import read_form
 from service.http.schemas import PredictBody
+from service.problems import first_problem
 
 FIELD = "file"
 NO_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from service import errors
 from service.http.schemas import Problem
 from service.metrics import Metrics
+from service.problems import described
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -202,7 +203,7 @@ async def _service_error(request: Request, error: Exception) -> ErrorResponse:
 
 async def _invalid_request(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, RequestValidationError)
-    detail = "; ".join(map(errors.described, error.errors()))
+    detail = "; ".join(map(described, error.errors()))
     return _counted(request, failure(request.scope, errors.InvalidRequest(detail)))
 
 

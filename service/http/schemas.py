@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic_core import PydanticCustomError
 
 from service.channels import ChannelStatistics, GridPlace
 from service.choices import Method
@@ -19,7 +20,7 @@ from service.explain.question import (
     LimeExplanation,
 )
 from service.explain.style import MAX_SIDE, MIN_SIDE, Polarity, StyleName
-from service.inputs import DECIMAL, WHOLE, Known
+from service.inputs import NUMBER, WHOLE, Known
 from service.labels import LABELS, Label, Labels
 from service.manifest import EXAMPLE as MANIFEST_EXAMPLE
 from service.manifest import VERSION_NAME, Input, Manifest
@@ -45,9 +46,9 @@ def _example(value: dict[str, JsonValue]) -> ConfigDict:
 
 
 def _is_version(given: object) -> object:
-    if given in LABELS or (isinstance(given, int) and given >= 1) or VERSION_NAME.fullmatch(str(given)):
+    if given in LABELS or VERSION_NAME.fullmatch(str(given)):
         return given
-    raise ValueError("expected a version's number, from 1 on, `stable` or `canary`")
+    raise PydanticCustomError("version", "expected a version's number, from 1 on, `stable` or `canary`")
 
 
 VersionNumber = Annotated[int, Field(ge=1), WHOLE]
@@ -148,7 +149,7 @@ class PredictBody(Known):
     )
 
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), DECIMAL]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
 
 
 class ResultQuery(Known):
@@ -208,7 +209,7 @@ class JobQuery(ExplanationQuery):
 
 
 class _WaitQuery(ExplanationQuery):
-    wait: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False), DECIMAL] | None = Field(
+    wait: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False), NUMBER] | None = Field(
         default=None,
         description="Seconds to wait for it before the answer is 202; unset, `SICHTBAR_EXPLAIN_WAIT`.",
     )

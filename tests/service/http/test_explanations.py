@@ -298,6 +298,39 @@ def test_json_is_a_picture_by_its_key_and_not_by_a_value(client: httpx.Client, i
         pytest.param(b'["image"]', "invalid_request", 'should be an object, got ["image"]', id="array"),
         pytest.param(b"null", "invalid_request", "should be an object, got null", id="null"),
         pytest.param(b'{"samples": "many"}', "invalid_request", "a whole number", id="type"),
+        pytest.param(
+            b'{"samples": true}',
+            "invalid_request",
+            "samples: expected a whole number in digits, such as 5, got true",
+            id="true",
+        ),
+        pytest.param(
+            b'{"seed": false}',
+            "invalid_request",
+            "seed: expected a whole number in digits, such as 5, got false",
+            id="false",
+        ),
+        pytest.param(
+            b'{"samples": 500.0}',
+            "invalid_request",
+            "samples: expected a whole number in digits, such as 5, got 500.0",
+            id="fraction",
+        ),
+        pytest.param(
+            b'{"size": 5e2}',
+            "invalid_request",
+            "size: expected a whole number in digits, such as 5, got 500.0",
+            id="exponent",
+        ),
+        pytest.param(
+            b'{"opacity": true}', "invalid_request", "opacity: expected a number, such as 0.5, got true", id="no-share"
+        ),
+        pytest.param(
+            b'{"version": true}',
+            "invalid_request",
+            "version: expected a version's number, from 1 on, `stable` or `canary`, got true",
+            id="no-version",
+        ),
         pytest.param(b'{"smaples": 50}', "invalid_request", "image_id, store, got smaples", id="typo"),
         pytest.param(b'{"image_id": "x"}', "invalid_request", "pattern", id="id"),
         pytest.param(b'{"image": 3}', "invalid_request", "image: Input should be a valid string", id="image-type"),
