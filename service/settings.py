@@ -126,8 +126,9 @@ class Settings(BaseSettings):
     )
     hang_seconds: Seconds = Field(
         default=60.0,
-        gt=0,
-        description="Seconds for which one of several workers may hang, answering nobody; then it is replaced.",
+        ge=1,
+        description="Seconds, at least 1, for which one of several workers may hang, answering nobody; then it is "
+        "replaced.",
     )
     shutdown_delay: Seconds = Field(
         default=0.0,

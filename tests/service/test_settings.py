@@ -47,6 +47,7 @@ def test_the_variables_of_tests_and_training_are_no_settings_and_no_error(monkey
         ("MAX_QUEUE", "0"),
         ("TIMEOUT", "0"),
         ("DRAIN_SECONDS", "inf"),
+        ("HANG_SECONDS", "0.9"),
         ("SHUTDOWN_DELAY", "-1"),
         ("SETTLE_SECONDS", "-1"),
         ("EXPLAIN_WAIT", "-1"),

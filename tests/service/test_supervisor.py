@@ -101,7 +101,7 @@ async def test_one_that_hangs_says_where_and_is_replaced_and_one_that_beats_is_n
     hang = "\nif number == '1': time.sleep(600)"
     code = SERVE + f"{END_ALL} if again else None" + hang + "\nwhile True: channel.send(b't'); time.sleep(0.02)"
     with capture_logs() as logs:
-        assert await supervise(code, hang=1.5).run() == 0
+        assert await supervise(code, hang=3.0).run() == 0
     assert [line["worker"] for line in logs if line["event"] == "worker_hangs"] == [1]
     died = [line for line in logs if line["event"] == "worker_died"]
     assert [(line["worker"], line["status"]) for line in died] == [(1, -signal.SIGABRT)]
