@@ -14,7 +14,17 @@ import anyio
 import httpx
 
 import service.client.calls as calls
-from service.client.connection import EVENT_SECONDS, LIMITS, SERVER, Body, content, headers, timeouts
+from service.client.connection import (
+    EVENT_SECONDS,
+    LIMITS,
+    SERVER,
+    Body,
+    address,
+    content,
+    headers,
+    longest,
+    timeouts,
+)
 from service.client.errors import ConnectionLost, NoAnswer, RateLimited, SichtbarError, Unavailable, own_errors
 from service.client.exchange import Answer, Call, Request, advance, method_signature
 from service.client.following import Following
@@ -43,6 +53,8 @@ class AsyncClient:
     `timeout`: seconds that an answer may take; the service is told, and gives up as well. `retries`: see `Retries`.
     `request_id`: called for each request, names it in the service's log; a `ContextVar.get` passes on the name of the
     request that is served meanwhile. `verify`: false, or a context of certificates that are trusted, for HTTPS.
+
+    Raises NotSent where the address, the key or the timeout is none.
     """
 
     def __init__(
@@ -55,11 +67,11 @@ class AsyncClient:
         request_id: Callable[[], str] | None = None,
         verify: bool | ssl.SSLContext = True,
     ) -> None:
-        self._timeout = timeout
+        self._timeout = longest(timeout)
         self._retries = retries
         self._request_id = request_id
         with own_errors():
-            self._http = httpx.AsyncClient(base_url=server, headers=headers(key), verify=verify, limits=LIMITS)
+            self._http = httpx.AsyncClient(base_url=address(server), headers=headers(key), verify=verify, limits=LIMITS)
 
     async def __aenter__(self) -> AsyncClient:
         """Nothing is sent yet."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 
 from service import __version__
-from service.client.errors import TimedOut
+from service.client.errors import NotSent, TimedOut
 from service.client.exchange import Answer, Request
 
 SERVER = "http://127.0.0.1:8000"
@@ -26,10 +27,47 @@ MOST_SECONDS = 3600.0
 JOB_SHARE, JOB_SECONDS = 0.5, 20.0
 
 
+def address(server: str) -> httpx.URL:
+    """Where a service is.
+
+    Raises:
+        NotSent: it is no address of HTTP.
+    """
+    try:
+        known = httpx.URL(server)
+    except httpx.InvalidURL as error:
+        raise NotSent(f"server: expected an address such as {SERVER}, got {server!r}: {error}") from None
+    if known.scheme not in ("http", "https") or not known.host:
+        raise NotSent(f"server: expected an address such as {SERVER}, got {server!r}")
+    return known
+
+
+def longest(timeout: float) -> float:
+    """Seconds that an answer may take.
+
+    Raises:
+        NotSent: nothing can be answered within them.
+    """
+    if not 0 < timeout < math.inf:
+        raise NotSent(f"timeout: expected seconds, more than 0, got {timeout}")
+    return timeout
+
+
 def headers(key: str | None) -> dict[str, str]:
-    """Of every request."""
+    """Of every request; white space around the key, as at the end of a file, is none of it.
+
+    Raises:
+        NotSent: the key is none that a header can hold; nobody may read it in a log.
+    """
     known = {"user-agent": f"sichtbar-client/{__version__}"}
-    return known if key is None else known | {"authorization": f"Bearer {key}"}
+    if key is None:
+        return known
+    key = key.strip()
+    if not key or not all("!" <= character <= "~" for character in key):
+        raise NotSent(
+            "key: expected visible ASCII characters, as `python -m service key` prints them, got others or none"
+        )
+    return known | {"authorization": f"Bearer {key}"}
 
 
 def content(request: Request, seconds: float, request_id: Callable[[], str] | None) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def file(picture: Picture) -> File:
         return File(None, bytes(picture))
     if isinstance(picture, (str, os.PathLike)):
         path = Path(picture)
+        if "://" in str(picture) and not path.exists():
+            raise NotSent(f"expected a path, bytes, a Pillow image or a NumPy array, got an address: {picture}")
         # A name need not be text.
         return File(path.name.encode("utf-8", "replace").decode(), path.read_bytes())
     if isinstance(picture, Image.Image):

@@ -20,6 +20,7 @@ from service.client import (
 )
 from service.commands.sources import SourceError
 from service.errors import ServiceError
+from service.explain.folder import NotWritten
 
 Key = Annotated[
     str | None,
@@ -32,6 +33,7 @@ CODES: dict[type[Exception], str] = {
     NotSent: "not_sent",
     UnexpectedAnswer: "unexpected_answer",
     SourceError: "no_image",
+    NotWritten: "not_written",
     OSError: "unreadable",
 }
 FAILURES = (SichtbarError, SourceError, OSError)

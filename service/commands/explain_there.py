@@ -42,7 +42,7 @@ async def explain_there(
     Raises:
         SichtbarError: the service does not answer, or would refuse every picture.
         UnknownLabel, ModelRequired: the question is none that can be asked there.
-        OSError: the folder cannot be written.
+        NotWritten: the folder cannot be written.
     """
     async with AsyncClient(server, key=key) as client, fetching() as web:
         await client.live()

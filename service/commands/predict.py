@@ -32,10 +32,12 @@ HELP = "\n".join(
         "  python -m service predict photo.jpg https://example.org/lemon.jpg --server https://fruits.example.org",
         "  python -m service predict examples --json > answers.json",
         "\n\b",
-        "It ends with 0 where each picture got an answer, 1 where one did not, 2 where it was called wrongly.",
+        "It ends with 0 where each picture got an answer, 1 where one did not, 2 where it was called wrongly, 130",
+        "where it was interrupted; what was answered until then is printed all the same.",
     )
 )
-BAR_WIDTH = 16
+BAR_WIDTH = 10
+INTERRUPTED = 130
 RECOGNISED = {True: "[green]yes[/]", False: "[yellow]no[/]", None: "-"}
 
 
@@ -70,18 +72,30 @@ def predict_pictures(
     options: PredictOptions = {"model": model, "top_k": top_k, "store": store}
     if version is not None:
         options["version"] = version  # type: ignore[typeddict-item]
+    sources: list[Source] = []
+    by_place: dict[int, Answered] = {}
+    status, why = 0, ""
     try:
         with progress() as bars:
             sources = gather(pictures)
             bar = bars.add_task(f"{len(sources)} pictures", total=len(sources), visible=len(sources) > 1)
-            answered = asyncio.run(_ask(server, key, sources, options, at_once, lambda: bars.advance(bar)))
+            asyncio.run(_ask(server, key, sources, options, at_once, by_place, lambda: bars.advance(bar)))
+    except KeyboardInterrupt:
+        status, why = INTERRUPTED, "interrupted"
     except FAILURES as error:
-        sys.exit(": ".join(problem(error, server)))
+        status, why = 1, ": ".join(problem(error, server))
+    answered = [by_place[place] for place in sorted(by_place)]
+    if why and not answered:
+        typer.echo(why, err=True)
+        sys.exit(status)
     if as_json:
         typer.echo(json.dumps({"server": server, "pictures": [_json(one) for one in answered]}))
     else:
         _print(Console(), answered)
-    sys.exit(1 if any(isinstance(one.answer, Problem) for one in answered) else 0)
+    failed = sum(isinstance(one.answer, Problem) for one in answered)
+    if why:
+        typer.echo(f"{len(answered) - failed} of {len(sources)} answered: {why}", err=True)
+    sys.exit(status or (1 if failed else 0))
 
 
 async def _ask(
@@ -90,27 +104,29 @@ async def _ask(
     sources: Sequence[Source],
     options: PredictOptions,
     at_once: int,
+    answered: dict[int, Answered],
     on_answer: Callable[[], object],
-) -> list[Answered]:
+) -> None:
+    """Fill `answered` as answers come, by the place of the picture: whoever interrupts loses none."""
     turns = asyncio.Semaphore(at_once)
     async with AsyncClient(server, key=key) as client, fetching() as web:
         # Who is not there need not be asked for each picture.
         await client.live()
 
-        async def ask(source: Source) -> Answered:
+        async def ask(place: int, source: Source) -> None:
             async with turns:
                 try:
-                    return Answered(source, await client.predict(await source.read(web), **options))
+                    answered[place] = Answered(source, await client.predict(await source.read(web), **options))
                 except HOPELESS:
                     raise
                 except FAILURES as error:
-                    return Answered(source, problem(error))
+                    answered[place] = Answered(source, problem(error))
                 finally:
                     on_answer()
 
-        tasks = [asyncio.create_task(ask(source)) for source in sources]
+        tasks = [asyncio.create_task(ask(place, source)) for place, source in enumerate(sources)]
         try:
-            return await asyncio.gather(*tasks)
+            await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
@@ -128,7 +144,9 @@ def _json(one: Answered) -> dict[str, object]:
 def _print(console: Console, answered: Sequence[Answered]) -> None:
     answers = [one.answer for one in answered if isinstance(one.answer, PredictAnswer)]
     by = sorted({f"{answer.model}/{answer.version}" for answer in answers})
-    table = Table(title=escape(f"by {', '.join(by)}") if by else None, title_justify="left")
+    title = escape(f"by {', '.join(by)}") if by else None
+    # Without edges, names of 20 letters fit into a terminal of 80 columns.
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("picture", overflow="fold")
     table.add_column("class", overflow="fold")
     table.add_column("probability", no_wrap=True)

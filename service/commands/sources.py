@@ -91,7 +91,7 @@ def text(name: str) -> str:
 
 def _pictures(given: str, out: Path | None) -> Iterator[tuple[str, str, Path | httpx.URL]]:
     """Name, as shown, and place."""
-    if given.startswith(("http://", "https://")):
+    if given.lower().startswith(("http://", "https://")):
         try:
             address = httpx.URL(given)
         except httpx.InvalidURL as error:
@@ -104,6 +104,6 @@ def _pictures(given: str, out: Path | None) -> Iterator[tuple[str, str, Path | h
         return
     below = pictures_below(path, out)
     if not below:
-        raise SourceError(f"expected a picture, a folder with pictures or an address, found none at {path}")
+        raise SourceError(f"expected a picture, a folder with pictures or an http(s) address, found none at {given}")
     for picture in below:
         yield picture.relative_to(path).as_posix(), str(picture), picture

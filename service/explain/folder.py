@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -101,6 +102,18 @@ def _tell(on_progress: Callable[[float], None], before: int, total: int, progres
     on_progress((before + progress.done / progress.total) / total)
 
 
+class NotWritten(OSError):
+    """What was explained cannot be written."""
+
+
+@contextmanager
+def _written(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(f"expected {what} that can be written, got {path}: {error.strerror}") from error
+
+
 class Sheet:
     """Numbers are written as they come, and at the end, also when it comes too soon, a page with all overlays."""
 
@@ -113,18 +126,23 @@ class Sheet:
         """Begin anew.
 
         Raises:
-            OSError: the folder cannot be written.
+            NotWritten: the folder cannot be written.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._numbers: TextIO = (self.out / NUMBERS).open("w")
-        self._numbers.write("[")
+        with _written(self.out, "a folder"):
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._numbers: TextIO = (self.out / NUMBERS).open("w")
+            self._numbers.write("[")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Write the page of what was added."""
-        with self._numbers:
+        """Write the page of what was added.
+
+        Raises:
+            NotWritten: there is no room.
+        """
+        with _written(self.out / NUMBERS, "a file"), self._numbers:
             self._numbers.write("\n]\n")
         # A file's name may be no text.
         write(self.page, _page(self._manifest, self._figures).encode(errors="replace"))
@@ -135,10 +153,15 @@ class Sheet:
         return self.out / SHEET
 
     def add(self, one: Explained, explanation: Explanation | None) -> None:
-        """Write its numbers."""
-        self._numbers.write(",\n" if self._figures else "\n")
-        self._numbers.write(json.dumps(_numbers(one, explanation, self._manifest), indent=1))
-        self._numbers.flush()
+        """Write its numbers.
+
+        Raises:
+            NotWritten: there is no room.
+        """
+        with _written(self.out / NUMBERS, "a file"):
+            self._numbers.write(",\n" if self._figures else "\n")
+            self._numbers.write(json.dumps(_numbers(one, explanation, self._manifest), indent=1))
+            self._numbers.flush()
         self._figures.append(_figure(one, explanation, self._manifest))
 
 
@@ -187,6 +210,11 @@ def _numbers(one: Explained, explanation: Explanation | None, manifest: Manifest
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file, and make the folder that it lies in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    """Write a file, and make the folder that it lies in.
+
+    Raises:
+        NotWritten: it cannot be written.
+    """
+    with _written(path, "a file"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)

@@ -80,7 +80,7 @@ class DiskStore(KeepingStore):
         """Begin to sweep.
 
         Raises:
-            StartupFailed: the folder is `required`, and not this user's alone.
+            StartupFailed: the folder is `required`, and not this user's alone, or cannot be made.
         """
         try:
             await anyio.to_thread.run_sync(secure, self._folder)
@@ -89,8 +89,13 @@ class DiskStore(KeepingStore):
                 raise StartupFailed(str(refused)) from None
             self._warn(refused)
         except OSError as problem:
+            reason = _not_stored(problem)
             # A disk that is full now may have room later; predictions do without.
-            self._warn(_not_stored(problem))
+            if self._required and reason.reason != "full":
+                raise StartupFailed(
+                    f"expected a folder for pictures that can be made, got {self._folder}: {problem.strerror}"
+                ) from None
+            self._warn(reason)
         self._sweeper = asyncio.create_task(self._sweep_on(), name="images")
         return self
 

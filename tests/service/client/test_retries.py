@@ -347,5 +347,32 @@ def test_every_status_of_the_service_has_a_class(status: int) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://127.0.0.1:port", ""])
 def test_an_address_that_is_none_is_said(address: str) -> None:
-    with pytest.raises(NotSent), Client(address) as client:
-        client.models()
+    with pytest.raises(NotSent, match="server: expected an address such as http") as told:
+        Client(address)
+    assert repr(address) in str(told.value)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_in_which_nothing_can_be_answered_is_said(connect: Connect, timeout: float) -> None:
+    with pytest.raises(NotSent, match=f"timeout: expected seconds, more than 0, got {timeout}"):
+        connect(timeout=timeout)
+
+
+@pytest.mark.parametrize("key", ["ü€", "secret\n123", "secret 123", "secret\x7f", "", " "])
+def test_a_key_that_no_header_can_hold_is_said_and_not_shown(connect: Connect, key: str) -> None:
+    with pytest.raises(NotSent, match="key: expected visible ASCII characters") as told:
+        connect(key=key)
+    assert not key.strip() or key not in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_white_space_around_a_key_is_none_of_it(connect: Connect) -> None:
+    with Scripted(MODELS) as server:
+        connect(server.url, key=" secret123\r\n").models()
+    assert server.asked[0].headers["authorization"] == "Bearer secret123"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1/lemon.png", "ftp://127.0.0.1/lemon.png"])
+def test_a_picture_s_address_is_no_picture(connect: Connect, address: str) -> None:
+    with pytest.raises(NotSent, match=f"expected a path, bytes, .* got an address: {address}"):
+        connect().predict(address)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -15,7 +18,8 @@ from service.app import create_app
 from service.security import add_key
 from service.settings import Settings
 from tests.conftest import ROOT, LiveServer, draw, encode
-from tests.service.client.scripted import unused_port
+from tests.service.client.scripted import Scripted, Step, answer, silence, unused_port
+from tests.service.explain.test_folder import INTERRUPTIBLE
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def predict(*arguments: object, command: str = "predict", **environment: str) ->
 def test_a_table_has_a_row_for_each_class_of_each_picture(live: httpx.Client, pictures: Path) -> None:
     done = predict(pictures, "--server", live.base_url, "--top-k", "2", COLUMNS="200")
     assert (done.returncode, done.stderr) == (0, "")
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if "│" in line]
     assert [row[:2] for row in rows if row[0]] == [
         [str(pictures / "below" / "square.jpg"), "square"],
         [str(pictures / "circle.png"), "circle"],
@@ -102,7 +106,14 @@ def test_where_no_service_answers_it_says_how_to_start_one(pictures: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["nowhere.png"], 1, "no_image: expected a picture, a folder with pictures or an address, found none"),
+        (["nowhere.png"], 1, "no_image: expected a picture, a folder with pictures or an http(s) address, found none"),
+        (["ftp://x/y.png"], 1, "an http(s) address, found none at ftp://x/y.png"),
+        (
+            ["README.md", "--server", "nonsense"],
+            1,
+            "not_sent: server: expected an address such as http://127.0.0.1:8000",
+        ),
+        (["README.md", "--key", "ü€"], 1, "not_sent: key: expected visible ASCII characters"),
         (["http://127.0.0.1:port/a.png"], 1, "no_image: expected the address of a picture"),
         ([], 2, "Missing argument"),
         (["a.png", "--top-k", "0"], 2, "--top-k"),
@@ -128,7 +139,66 @@ def test_a_key_comes_from_the_environment(shapes_models: Path, pictures: Path, t
     with LiveServer(create_app(settings)) as server:
         refused = predict(pictures, "--server", server.url)
         assert (refused.returncode, refused.stderr.partition(":")[0]) == (1, "unauthenticated")
-        assert predict(pictures, "--server", server.url, SICHTBAR_API_KEY=key).returncode == 0
+        assert predict(pictures, "--server", server.url, SICHTBAR_API_KEY=f"{key}\n").returncode == 0
+
+
+def test_names_stay_whole_in_a_terminal_of_80_columns(live: httpx.Client, pictures: Path) -> None:
+    picture = pictures.relative_to(pictures.parent) / "strawberry-1.png"
+    (pictures.parent / picture).write_bytes((pictures / "circle.png").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "predict", picture, "--server", str(live.base_url)],
+        cwd=pictures.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert f"{picture} " in done.stdout, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+LIVE = answer(200, b'{"status": "alive"}')
+
+
+@pytest.fixture
+def answered(live: httpx.Client, pictures: Path) -> Step:
+    """What the service says of a picture, again and again."""
+    said = live.post("/predict", files={"file": (pictures / "circle.png").read_bytes()})
+    return answer(200, said.content)
+
+
+def test_where_the_service_goes_away_what_was_answered_is_printed(answered: Step, pictures: Path) -> None:
+    refused = answer(401, b'{"code": "unauthenticated", "detail": "expected a key"}')
+    with Scripted(LIVE, answered, refused) as server:
+        done = predict(pictures, "--server", server.url, "--json", "--at-once", "1")
+    assert done.returncode == 1
+    assert [one["picture"] for one in json.loads(done.stdout)["pictures"]] == [str(pictures / "below" / "square.jpg")]
+    assert done.stderr == "1 of 2 answered: unauthenticated: expected a key\n"
+
+
+def test_where_it_is_interrupted_what_was_answered_is_printed(answered: Step, pictures: Path) -> None:
+    asked = threading.Event()
+
+    def wait(connection: socket.socket) -> None:
+        asked.set()
+        silence(connection)
+
+    with Scripted(LIVE, answered, wait) as server:
+        arguments = ["predict", str(pictures), "--server", server.url, "--json", "--at-once", "1"]
+        with subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTIBLE, *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            printed, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert len(json.loads(printed)["pictures"]) == 1
+    assert told == "1 of 2 answered: interrupted\n"
 
 
 @pytest.mark.parametrize("command", ["predict", "explain"])

@@ -220,6 +220,9 @@ def test_an_explanation_that_is_interrupted_here_is_cancelled_there(
         (["--label", "cirle"], 1, "unknown_label: expected a class of shapes/1, such as circle"),
         (["--model", "shape"], 1, "unknown_model: expected one of shapes, got 'shape'"),
         (["--version", "7"], 1, "unknown_version: expected version 1 of shapes, got 7"),
+        (["--key", "ü€"], 1, "not_sent: key: expected visible ASCII characters"),
+        (["--out", "README.md"], 1, "not_written: expected a folder that can be written, got README.md: File exists"),
+        (["--out", "/proc/x"], 1, "not_written: expected a folder that can be written, got /proc/x: "),
         (["--server", "http://127.0.0.1:1"], 1, "no_service: no service answers at http://127.0.0.1:1"),
     ],
 )

@@ -287,10 +287,19 @@ async def test_a_folder_that_was_cleaned_away_is_made_again(opened: Open, folder
         assert await store.get(picture(2)[1]) == picture(2)[0]
 
 
-async def test_a_folder_that_cannot_be_made_costs_no_start_and_one_warning(opened: Open, tmp_path: Path) -> None:
-    # As on a read-only file system, also for root.
+# As on a read-only file system, also for root.
+NO_PLACE = Path("/proc/sichtbar/images")
+
+
+async def test_a_folder_that_was_named_and_cannot_be_made_stops_the_start(opened: Open) -> None:
+    with pytest.raises(StartupFailed, match=f"expected a folder for pictures that can be made, got {NO_PLACE}"):
+        async with opened(NO_PLACE):
+            pass
+
+
+async def test_a_folder_that_nobody_named_and_cannot_be_made_costs_no_start_and_one_warning(opened: Open) -> None:
     with structlog.testing.capture_logs() as logs:
-        async with opened(Path("/proc/sichtbar/images")) as store:
+        async with opened(NO_PLACE, required=False) as store:
             for number in range(5):
                 assert not await store.put(*picture(number))
         not_stored = sum(
