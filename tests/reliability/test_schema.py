@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import APIOperation, Case, GenerationMode
+from schemathesis.core.errors import SerializationNotPossible
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -162,7 +163,11 @@ def test_every_answer_is_one_that_the_document_names(asked: Asked, call: str, mo
     )
     @given(case=cases(asked, operation, mode, call))
     def ask(case: Case) -> None:
-        response = case.call(base_url=asked.url, session=asked.session, timeout=60)
+        try:
+            response = case.call(base_url=asked.url, session=asked.session, timeout=60)
+        # The one that Python 3.10 has sends no wrong body as image/*.
+        except SerializationNotPossible:
+            reject()
         asked.statuses[response.status_code] += 1
         case.validate_response(response, checks=CHECKS)
         assert response.status_code < 500 or response.status_code in UNAVAILABLE, response.text
