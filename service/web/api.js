@@ -5,7 +5,7 @@ const STORED = "sichtbar-key";
 
 // What a call failed with: RFC 9457's problem, or that there was no answer at all.
 export class Problem extends Error {
-  constructor({ status = 0, code = "unreachable", detail = "", retryAfter = 1 }) {
+  constructor({ status = 0, code = "unreachable", detail = "", retryAfter }) {
     super(detail || code);
     Object.assign(this, { status, code, detail, retryAfter });
   }
@@ -78,7 +78,7 @@ async function problemOf(response) {
     status: response.status,
     code: told.code ?? "no_problem",
     detail: told.detail ?? `HTTP ${response.status}`,
-    retryAfter: Number(response.headers.get("retry-after")) || 1,
+    retryAfter: Number(response.headers.get("retry-after")),
   });
 }
 

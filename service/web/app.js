@@ -1,7 +1,6 @@
 // The page: from the address to what is shown, and from what the reader does to the address.
 
 import "./key.js";
-import { Problem } from "./api.js";
 import { see } from "./answers.js";
 import { catalogue } from "./catalogue.js";
 import { compare } from "./compare.js";
@@ -22,13 +21,11 @@ const FRESH = { label: "", layer: "", channel: "" };
 
 let list = { models: [], default: null };
 let current = null;
-// Whether the one at hand has no id that the address could name it by, or not yet.
-let unnamed = false;
 let running = new AbortController();
 
 takesIn(take);
 take.open = open;
-moved.addEventListener("moved", () => render({ travelled: true }));
+moved.addEventListener("moved", () => (list.models.length ? render({ travelled: true }) : begin()));
 moved.addEventListener("noted", drawLinks);
 byId("language").addEventListener("click", async () => {
   const nameless = t("from_link");
@@ -55,10 +52,8 @@ document.addEventListener("click", (event) => {
   const anchor = event.target.closest("a[data-go], a[data-view], a.brand");
   if (!anchor || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();
-  if (anchor.matches(".brand")) {
-    unnamed = false;
-    go(START);
-  } else if (anchor.dataset.view) go({ view: anchor.dataset.view });
+  if (anchor.matches(".brand")) go(START, { unnamed: "" });
+  else if (anchor.dataset.view) go({ view: anchor.dataset.view });
   else go(Object.fromEntries([...new Map([["view", "see"], ["label", ""], ...new URL(anchor.href).searchParams])]));
 });
 
@@ -109,11 +104,10 @@ async function take(files) {
 
 function open(picture, changes = FRESH) {
   current = picture;
-  unnamed = picture.id === null;
   // What was pressed where a visit begins goes with it: who pressed it begins at the answer.
   if (byId("view").contains(document.activeElement)) document.activeElement.blur();
   // What the service calls it is known once it has answered.
-  go({ ...changes, image_id: picture.id ?? "" }, { anew: unnamed });
+  go({ ...changes, image_id: picture.id ?? "" }, { unnamed: picture.id ? "" : picture.key });
 }
 
 async function render({ travelled = false } = {}) {
@@ -164,10 +158,7 @@ async function render({ travelled = false } = {}) {
     return;
   }
   const answer = asked.value;
-  if (unnamed && current.id) {
-    unnamed = false;
-    note({ image_id: current.id });
-  }
+  if (!place.image_id && current.id) note({ image_id: current.id });
   showPanel(answer);
   if (view === "see") say(t("answer_said", { name: current.name, label: answer.predictions[0].label }));
   try {
@@ -190,6 +181,10 @@ function mend() {
     tell(instead.length ? "no_value" : "no_name", { wanted, shown: instead.join(", ") });
   }
   if (found.length || twice.length) note({});
+  if (place.image_id && !/^[0-9a-f]{64}$/.test(place.image_id)) {
+    tell("no_image", { wanted: place.image_id });
+    note({ image_id: "" });
+  }
   mendModel();
 }
 
@@ -209,11 +204,10 @@ function has({ versions, labels: { stable, canary } }, wanted) {
   return versions.some(({ version }) => String(version) === wanted);
 }
 
-// The picture that the address names; else the one at hand, where the service keeps none.
+// The picture that the address names; else the one that this step of the visit is about.
 async function wanted(signal) {
   const id = place.image_id;
-  if (!id) return unnamed ? current : null;
-  if (!/^[0-9a-f]{64}$/.test(id)) throw new Problem({ code: "invalid_request" });
+  if (!id) return visit.find(({ key }) => key === history.state);
   if (current?.id === id) return current;
   return withId(id) ?? fetched(id, remembered().find((known) => known.id === id)?.name ?? t("from_link"), { signal });
 }

@@ -12,7 +12,7 @@ const FEW_LABELS = 24;
 
 export async function catalogue(root, { signal }) {
   const list = h("div", { class: "models" }, h("p", { class: "note" }, t("asking")));
-  fill(root, heading(t("models_title")), h("p", { class: "lead" }, t("models_more")), list);
+  fill(root, heading(t("view_models")), h("p", { class: "lead" }, t("models_more")), list);
   try {
     const { models } = await listedAgain();
     const drawn = await Promise.all(models.map(modelOf));

@@ -138,15 +138,15 @@ async function explain(shown, answer, context) {
   const label = answer.predictions[0].label;
   const busy = root.querySelector(".explanation");
   try {
-    const { job } = await explanation(picture, { model, version, label, method }, { signal, onProgress() {} });
-    const get = () => drawing(job, look(method), signal);
+    const found = await explanation(picture, { model, version, label, method }, { signal, onProgress() {} });
+    const get = () => drawing(found, look(method), signal);
     image.alt = wordsOf(method, "alt", { label });
     await show(image, await get());
     image.hidden = false;
     words.replaceChildren();
     drawn({
       id: `download-${model}-${version}`,
-      words: t("download_of", { name: `${model}/${version}` }),
+      words: t("method_other_download", { name: `${model}/${version}` }),
       save: saved(picture, label, model, version, method),
       get,
     });

@@ -5,10 +5,33 @@ import { about } from "./pictures.js";
 
 const done = new Map();
 
-// The job and its numbers. `onProgress` is called with the job as it goes on.
+// Its numbers, and how to have it drawn. `onProgress` is called with its job as that goes on.
 export async function explanation(picture, question, { signal, onProgress }) {
   const name = JSON.stringify([picture.key, question]);
   if (done.has(name)) return done.get(name);
+  const atOnce = (call, params, signal) => about(picture, "explain", call, { params: { ...question, ...params, wait: 3600 }, signal });
+  const found = await orAtOnce(
+    async () => {
+      const job = await finished(picture, question, signal, onProgress);
+      return { job, numbers: await json(`explanations/${job.id}/result`, { signal }), atOnce };
+    },
+    async () => ({ numbers: await atOnce(json, { format: "json" }, signal), atOnce }),
+  );
+  done.set(name, found);
+  return found;
+}
+
+// A job may have expired, or be another process's: then a call that needs none is asked.
+async function orAtOnce(byJob, atOnce) {
+  try {
+    return await byJob();
+  } catch (error) {
+    if (error.code !== "unknown_explanation") throw error;
+    return atOnce();
+  }
+}
+
+async function finished(picture, question, signal, onProgress) {
   const started = await about(picture, "explanations", json, {
     params: { ...question, format: "json" },
     signal,
@@ -17,9 +40,7 @@ export async function explanation(picture, question, { signal, onProgress }) {
   const job = await followed(started, signal, onProgress);
   if (job.state === "failed") throw new Problem({ ...job.error, status: 410 });
   if (job.state === "cancelled") throw new Problem({ status: 410, code: "explanation_cancelled" });
-  const found = { job, numbers: await json(`explanations/${job.id}/result`, { signal }) };
-  done.set(name, found);
-  return found;
+  return job;
 }
 
 async function followed(job, signal, onProgress) {
@@ -67,14 +88,10 @@ export function anew() {
 
 export const preview = (job, style, signal) => blob(`explanations/${job.id}/preview`, { params: style, signal });
 
-export async function drawing(job, style, signal) {
-  try {
-    return await blob(`explanations/${job.id}/result`, { params: { ...style, format: "png" }, signal });
-  } catch (error) {
-    // It may have expired: who tries again asks anew.
-    for (const [name, found] of done) if (found.job === job && !signal.aborted) done.delete(name);
-    throw error;
-  }
+export function drawing({ job, atOnce }, style, signal) {
+  const params = { ...style, format: "png" };
+  const drawnAtOnce = () => atOnce(blob, params, signal);
+  return job ? orAtOnce(() => blob(`explanations/${job.id}/result`, { params, signal }), drawnAtOnce) : drawnAtOnce();
 }
 
 // Of drawings that are wanted one after the other, such as a slider's, only the last is awaited.

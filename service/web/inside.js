@@ -102,7 +102,7 @@ function layersOf(walk, current, picture) {
     h(
       "ol",
       { class: "layers" },
-      step("input", t("layer_input"), size([walk.input.height, walk.input.width, 3]), h("img", { src: picture.url, alt: "" })),
+      step("input", t("picture"), size([walk.input.height, walk.input.width, 3]), h("img", { src: picture.url, alt: "" })),
       walk.layers.map((layer) => step(layer.name, layer.name, `${layer.type} ${size(layer.shape)}`, block(layer.shape))),
       step(
         SOFTMAX,
@@ -139,7 +139,7 @@ async function layerDetail(root, { picture, answer, signal, layer }) {
     h(
       "div",
       { class: "card" },
-      h("h2", { id: "detail-title" }, layer.name === "input" ? t("layer_input") : layer.name),
+      h("h2", { id: "detail-title" }, layer.name === "input" ? t("picture") : layer.name),
       h("p", {}, maybe(`layer_${layer.type}`) ?? t("layer_other", { type: layer.type })),
       facts,
       layer.filters &&

@@ -15,24 +15,18 @@ access.demand = (refused) => {
 function question(refused) {
   const dialog = byId("key-dialog");
   byId("key-why").textContent = t(refused ? "key_wrong" : "key_why");
-  byId("key").value = "";
+  byId("key").value = dialog.returnValue = "";
+  byId("key-cancel").onclick = () => dialog.close();
+  dialog.showModal();
   return new Promise((resolve) => {
-    const given = () => {
+    const answered = () => {
+      if (!dialog.returnValue) return resolve(false);
       const key = byId("key").value.trim();
-      if (key) access.keep(key);
-      done(key !== "");
+      // No header carries other characters: no service knows such a key.
+      if (!/^[!-~]+$/.test(key)) return resolve(question(true));
+      access.keep(key);
+      resolve(true);
     };
-    const refusedIt = () => done(false);
-    const done = (whether) => {
-      byId("key-form").removeEventListener("submit", given);
-      dialog.removeEventListener("cancel", refusedIt);
-      byId("key-cancel").onclick = null;
-      if (dialog.open) dialog.close();
-      resolve(whether);
-    };
-    byId("key-form").addEventListener("submit", given);
-    dialog.addEventListener("cancel", refusedIt);
-    byId("key-cancel").onclick = refusedIt;
-    dialog.showModal();
+    dialog.addEventListener("close", answered, { once: true });
   });
 }

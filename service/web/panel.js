@@ -18,13 +18,17 @@ const ways = (main) =>
     h("button", { id: "photograph", on: { click: photograph } }, t("photograph")),
   );
 
+const contents = {};
+
 function examples(take) {
   const told = h("div", {});
   const fetched = async (name) => {
     fill(told);
     try {
-      take([{ content: await blob(`web/examples/${name}.jpg`), name: `${name}.jpg` }]);
+      contents[name] ??= blob(`web/examples/${name}.jpg`);
+      take([{ content: await contents[name], name: `${name}.jpg` }]);
     } catch (error) {
+      delete contents[name];
       fill(told, telling(error));
     }
   };

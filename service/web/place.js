@@ -87,9 +87,9 @@ export function link(changes = {}) {
   return url;
 }
 
-// What is shown follows. `anew`: it is another place, also where the address cannot tell.
-export function go(changes, { anew = false } = {}) {
-  enter(changes, { step: true, anew });
+// What is shown follows. `unnamed`: the key of a picture that has no id to be named by, or not yet.
+export function go(changes, { unnamed = picture } = {}) {
+  enter(changes, { step: true, unnamed });
   moved.dispatchEvent(new Event("moved"));
 }
 
@@ -99,17 +99,23 @@ export function note(changes, { step = false } = {}) {
   moved.dispatchEvent(new Event("noted"));
 }
 
-function enter(changes, { step, anew = false }) {
+let picture = history.state ?? "";
+
+function enter(changes, { step, unnamed = picture }) {
   const url = link(changes);
-  if (step && (anew || url.href !== location.href)) history.pushState(null, "", url);
-  else history.replaceState(null, "", url);
+  const another = url.href !== location.href || unnamed !== picture;
+  history[step && another ? "pushState" : "replaceState"](unnamed, "", url);
+  picture = unnamed;
   Object.assign(place, read());
 }
 
 addEventListener("popstate", () => {
   const before = { ...place };
+  // The link that skips the head leads to no other place.
+  if (location.hash && history.state === null) history.replaceState(picture, "");
+  const another = picture !== (history.state ?? "");
+  picture = history.state ?? "";
   Object.assign(place, read());
   const changed = NAMES.filter((name) => place[name] !== before[name]);
-  // The link that skips the head leads to no other place.
-  if (changed.length) moved.dispatchEvent(new Event(String(changed) === "open" ? "noted" : "moved"));
+  if (another || changed.length) moved.dispatchEvent(new Event(!another && String(changed) === "open" ? "noted" : "moved"));
 });

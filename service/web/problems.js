@@ -1,22 +1,29 @@
 // What went wrong, in words, and what to do.
 
-import { Problem } from "./api.js";
+import { Problem, access } from "./api.js";
 import { byId, h } from "./dom.js";
 import { maybe, number, t } from "./i18n.js";
+import { moved } from "./place.js";
 
 export function telling(error, again) {
   const known = error instanceof Problem;
   if (!known) console.error(error);
   const code = known ? error.code : "page_failed";
-  const wait = { seconds: number(error.retryAfter ?? 1) };
+  const wait = { seconds: number(error.retryAfter || 1) };
   return h(
     "div",
     { class: "problem", role: "alert" },
     h("p", { class: "problem-what" }, maybe(`problem_${code}`, wait) ?? t("problem_other", { status: error.status })),
-    h("p", {}, maybe(`advice_${code}`, wait) ?? t("advice_other")),
+    h("p", {}, maybe(`advice_${code}`, wait) ?? t(error.retryAfter ? "advice_wait" : "advice_other", wait)),
     error.detail && h("details", {}, h("summary", {}, t("problem_said")), h("p", { lang: "en" }, h("code", {}, error.detail))),
     again && h("button", { on: { click: () => retry(again) } }, t("again")),
+    code === "forbidden" && h("button", { on: { click: otherKey } }, t("key_other")),
   );
+}
+
+// It may allow anything on the page.
+async function otherKey() {
+  if (await access.demand(false)) moved.dispatchEvent(new Event("moved"));
 }
 
 // The button goes, the title stays.

@@ -13,6 +13,8 @@ export function judged({ r2, stability, deletion }) {
   // With all of them painted over, it says the same: then no region can have mattered.
   const indifferent = whole > 0 && Math.abs(last - whole) < 0.1 * whole;
   const score = deletion.score ?? 0;
+  const shares = { whole: percent(whole), most: percent(deletion.most_first[1] ?? whole) };
+  const way = shares.most === shares.whole ? "stays" : deletion.most_first[1] < whole ? "falls" : "rises";
   return {
     r2: { level: level(r2, 0.4, 0.75), words: t("trust_r2", { share: percent(r2) }) },
     stability: {
@@ -22,10 +24,10 @@ export function judged({ r2, stability, deletion }) {
     deletion: {
       level: indifferent ? 0 : level(score, 0.2, 0.5),
       words: t(indifferent ? "trust_indifferent" : score < 0.05 ? "trust_order_wrong" : "trust_deletion", {
-        whole: percent(whole),
+        ...shares,
+        way: t(`trust_${way}`, shares),
         last: percent(last),
         gone: number(deletion.removed[1] ?? 0),
-        most: percent(deletion.most_first[1] ?? whole),
         least: percent(deletion.least_first[1] ?? whole),
         score: number(score, 2),
       }),

@@ -86,7 +86,7 @@ export async function why(root, context) {
     Object.keys(known).map((method) => [
       method,
       latest(async () => {
-        const drawn = await drawing(found[method].job, style(method), signal);
+        const drawn = await drawing(found[method], style(method), signal);
         parts[method].show(drawn, wordsOf(method, "alt", { label }));
       }),
     ]),
@@ -108,7 +108,7 @@ export async function why(root, context) {
       id: `download-${method}`,
       words: wordsOf(method, "download"),
       save: saved(picture, label, method),
-      get: () => drawing(found[method].job, style(method), signal),
+      get: () => drawing(found[method], style(method), signal),
     }));
     fill(frame, takeAlong({ picture, command: () => commands.join("\n"), drawings }));
   }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from service.settings import Settings
 from tests.conftest import ROOT, draw, encode
@@ -96,6 +96,29 @@ def test_an_example_is_answered(open_page: Open, served: str) -> None:
     answered(page, "Strawberry")
 
 
+def test_who_goes_back_before_an_answer_is_there_is_where_they_were(open_page: Open, served: str) -> None:
+    page = open_page(served)
+    start = page.url
+    page.get_by_role("button", name="Example: a lemon").focus()
+    entries = page.evaluate("() => history.length")
+    held: list[Route] = []
+    page.route("**/predict*", lambda route: held.append(route))
+    with page.expect_request("**/predict*"):
+        page.get_by_role("button", name="Example: a lemon").first.dblclick()
+    expect(page.locator(".looked-at .name")).to_have_text("lemon.jpg")
+    assert page.evaluate("() => history.length") == entries + 1
+    page.go_back()
+    expect(page.get_by_role("heading", name="See what a computer sees")).to_be_visible()
+    expect(page.locator(".looked-at")).to_be_hidden()
+    page.unroute("**/predict*")
+    assert page.url == start
+    page.go_forward()
+    answered(page, "Lemon")
+    page.go_back()
+    expect(page.get_by_role("heading", name="See what a computer sees")).to_be_visible()
+    assert page.url == start
+
+
 def test_of_several_pictures_the_first_is_shown_and_the_others_are_at_hand(open_page: Open, served: str) -> None:
     page = open_page(served, expected=REFUSED)
     choose(page, LEMON, STRAWBERRY, ROOT / "README.md")
@@ -161,6 +184,43 @@ def test_why_is_drawn_and_its_trust_told_in_words(open_page: Open, served: str) 
         page.get_by_role("button", name="Download regions").click()
     assert download.value.suggested_filename == "lemon-Lemon-lime.png"
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("locale", "most", "said"),
+    [
+        pytest.param("en-GB", 0.4, "the probability falls from 97% to 40%;", id="falls"),
+        pytest.param("en-GB", 0.971, "the probability stays at 97%;", id="stays"),
+        pytest.param("en-GB", 0.98, "the probability rises from 97% to 98%;", id="rises"),
+        pytest.param(
+            "de-DE",
+            0.4,
+            "fällt die Wahrscheinlichkeit von 97\N{NO-BREAK SPACE}% auf 40\N{NO-BREAK SPACE}%;",
+            id="fällt",
+        ),
+        pytest.param("de-DE", 0.971, "bleibt die Wahrscheinlichkeit 97\N{NO-BREAK SPACE}%;", id="bleibt"),
+        pytest.param(
+            "de-DE",
+            0.98,
+            "steigt die Wahrscheinlichkeit von 97\N{NO-BREAK SPACE}% auf 98\N{NO-BREAK SPACE}%;",
+            id="steigt",
+        ),
+    ],
+)
+def test_what_is_said_of_the_order_of_regions_is_what_its_numbers_say(
+    open_page: Open, served: str, locale: str, most: float, said: str
+) -> None:
+    page = open_page(served, locale=locale)
+    expect(page.locator(".welcome")).to_be_visible()
+    curves = {"score": 0.4, "removed": [0, 4, 8], "most_first": [0.97, most, 0.1], "least_first": [0.97, 0.97, 0.1]}
+    words = page.evaluate(
+        """async (deletion) => {
+          const { judged } = await import("/web/trust.js");
+          return judged({ r2: 0.9, stability: 0.9, deletion }).deletion.words;
+        }""",
+        curves,
+    )
+    assert said in words
 
 
 def test_another_class_is_asked_about(open_page: Open, served: str) -> None:

@@ -169,8 +169,20 @@ def test_what_an_address_says_wrongly_is_told_and_the_usual_shown(open_page: Ope
     expect(page).to_have_url(f"{served}/?image_id={lemon}&view=inside&open=call")
     page.goto(f"{served}/?k={'x' * 500}")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^The link asks for k=x{158}…, which is unknown here.$"))
-    page.goto(f"{served}/?image_id=gone")
-    expect(page.get_by_role("alert")).to_contain_text("Perhaps the link was cut off. Begin again with a picture.")
+    for name in ("gone", lemon.upper()):
+        page.goto(f"{served}/?image_id={name}&model=fruit_cnn")
+        READY["start"](page)
+        expect(page.get_by_role("alert")).to_have_text(
+            f"No picture is called {name}: expected 64 digits, 0 to 9 and a to f. "
+            "Perhaps the link was cut off. Begin again with a picture."
+        )
+        expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+        assert page.url == f"{served}/?model=fruit_cnn"
+    page.goto(f"{served}/?view=models&open=report-fruit_cnn-1+diagram-fruit_cnn-1+door")
+    expect(page.get_by_role("alert")).to_have_text("The link asks for open=door, which is unknown here.")
+    READY["models"](page)
+    assert set(shown(page, "models")["opened"]) == {"report-fruit_cnn-1", "diagram-fruit_cnn-1"}
+    expect(page).to_have_url(f"{served}/?view=models&open=report-fruit_cnn-1+diagram-fruit_cnn-1")
     german = open_page(f"{served}/?image_id={lemon}&view=inside&channel=99&opacity=2", locale="de-DE")
     READY["inside"](german)
     expect(german.get_by_role("alert")).to_have_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +151,8 @@ def test_where_no_picture_is_kept_each_question_sends_it(
     expect(page.locator(".bar")).to_have_count(3)
     expect(page.locator(".along")).to_contain_text("no link to share")
     assert "image_id" not in page.url
+    page.get_by_role("link", name="Skip to the content").press("Enter")
+    expect(page).to_have_url(re.compile("#main$"))
     to_view(page, "Why")
     expect(page.get_by_role("img", name="The picture with the regions")).to_be_visible()
     expect(page.get_by_role("img", name="The picture with a heat map")).to_be_visible()
@@ -159,6 +162,29 @@ def test_where_no_picture_is_kept_each_question_sends_it(
     expect(page.locator("#detail")).to_contain_text("this one keeps none")
     to_view(page, "Compare")
     expect(page.locator(".view")).to_contain_text("nothing to compare it with")
+
+
+@pytest.mark.parametrize("astray", ["**/events", "**/result?*format=png*"])
+def test_an_explanation_whose_job_another_process_has_is_asked_for_without_one(
+    open_page: Open, serve: Serve, shapes_models: Path, circle: Path, astray: str
+) -> None:
+    settings = Settings(models=shapes_models, engine="openvino", store="none")
+    url, other = serve(settings), serve(settings)
+    page = open_page(url, expected=REFUSED)
+    page.route(astray, lambda route: route.continue_(url=route.request.url.replace(url, other, 1)))
+    choose(page, circle)
+    with page.expect_response(lambda response: response.status == 404) as lost:
+        to_view(page, "Why")
+    assert lost.value.json()["code"] == "unknown_explanation"
+    regions = page.get_by_role("img", name="The picture with the regions")
+    expect(regions).to_be_visible()
+    expect(page.get_by_role("img", name="The picture with a heat map")).to_be_visible()
+    expect(page.locator("#trust")).to_be_visible()
+    before = regions.get_attribute("src")
+    assert before
+    page.get_by_label("outline").check(force=True)
+    expect(regions).not_to_have_attribute("src", before)
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_key_is_asked_for_and_shown_with_every_call(
@@ -172,6 +198,14 @@ def test_a_key_is_asked_for_and_shown_with_every_call(
     dialog = page.get_by_role("dialog", name="This service asks for a key")
     dialog.get_by_label("Key").fill("guessed")
     dialog.get_by_role("button", name="Use it").click()
+    expect(dialog).to_contain_text("does not know the key")
+    # No header can carry this one.
+    dialog.get_by_label("Key").fill(f"{key}…")
+    dialog.get_by_role("button", name="Use it").click()
+    expect(dialog.get_by_label("Key")).to_have_value("")
+    expect(dialog).to_contain_text("does not know the key")
+    assert page.evaluate("() => sessionStorage.getItem('sichtbar-key')") == "guessed"
+    page.reload()
     expect(dialog).to_contain_text("does not know the key")
     dialog.get_by_label("Key").fill(key)
     dialog.get_by_label("Key").press("Enter")
@@ -198,6 +232,16 @@ def test_a_key_is_asked_for_and_shown_with_every_call(
     choose(other, circle)
     to_view(other, "Why")
     expect(other.get_by_role("alert").first).to_contain_text("Your key does not allow this")
+    # Another key may allow all that this one did not.
+    other.get_by_role("button", name="Use another key").first.click()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(other.get_by_role("alert").first).to_contain_text("Your key does not allow this")
+    other.get_by_role("button", name="Use another key").first.click()
+    dialog.get_by_label("Key").fill(key)
+    dialog.get_by_role("button", name="Use it").click()
+    expect(other.get_by_role("img", name="The picture with the regions")).to_be_visible()
+    expect(other.get_by_role("img", name="The picture with a heat map")).to_be_visible()
+    expect(other.get_by_role("alert")).to_have_count(0)
 
 
 def test_the_page_works_below_another_path(open_page: Open, served: str) -> None:
