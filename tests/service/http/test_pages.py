@@ -13,6 +13,7 @@ import pytest
 
 from service.app import create_app
 from service.choices import Method
+from service.errors import ServiceError, Unavailable
 from service.http.errors import BUG, KINDS
 from service.http.pages import FOLDER
 from service.manifest import Manifest
@@ -23,7 +24,8 @@ from tests.conftest import ROOT, LiveServer
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())
 MODULES = sorted(FOLDER.glob("*.js"))
 WORDS = {path.stem: json.loads(path.read_text()) for path in (FOLDER / "words").iterdir()}
-# The page never causes these: they concern labels that are written, several files in one request, a start.
+# The page never causes these, or goes on without a word: they concern labels that are written, several files in one
+# request, a start, a body of another kind, and an explanation that is gone, which it asks for anew.
 UNSEEN = {
     "labels_not_written",
     "malformed_request",
@@ -32,7 +34,11 @@ UNSEEN = {
     "no_preview",
     "unknown_report",
     "startup_failed",
+    "unsupported_media_type",
+    "unknown_explanation",
 }
+# To ask again is all that can be done.
+ASKED_AGAIN = {"explanation_cancelled", "explanation_interrupted", "invalid_request"}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +133,10 @@ def _made(text: str) -> list[str]:
 
 def test_every_problem_is_told_with_what_to_do() -> None:
     for code in {*KINDS, BUG.code} - UNSEEN:
-        assert {f"problem_{code}", f"advice_{code}"} <= WORDS["en"].keys(), code
+        general = "advice_wait" if issubclass(KINDS.get(code, ServiceError), Unavailable) else "advice_other"
+        assert f"problem_{code}" in WORDS["en"]
+        assert f"advice_{code}" in WORDS["en"] or code in ASKED_AGAIN or general == "advice_wait"
+        assert general in WORDS["en"]
 
 
 def test_every_state_of_a_version_has_a_name() -> None:
