@@ -14,17 +14,7 @@ import anyio
 import httpx
 
 import service.client.calls as calls
-from service.client.connection import (
-    EVENT_SECONDS,
-    LIMITS,
-    SERVER,
-    Body,
-    address,
-    content,
-    headers,
-    longest,
-    timeouts,
-)
+from service.client.connection import EVENT_SECONDS, SERVER, Body, content, longest, opening, timeouts
 from service.client.errors import ConnectionLost, NoAnswer, RateLimited, SichtbarError, Unavailable, own_errors
 from service.client.exchange import Answer, Call, Request, advance, method_signature
 from service.client.following import Following
@@ -71,7 +61,7 @@ class AsyncClient:
         self._retries = retries
         self._request_id = request_id
         with own_errors():
-            self._http = httpx.AsyncClient(base_url=address(server), headers=headers(key), verify=verify, limits=LIMITS)
+            self._http = httpx.AsyncClient(**opening(server, key, verify))
 
     async def __aenter__(self) -> AsyncClient:
         """Nothing is sent yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -27,12 +28,16 @@ MOST_SECONDS = 3600.0
 JOB_SHARE, JOB_SECONDS = 0.5, 20.0
 
 
-def address(server: str) -> httpx.URL:
-    """Where a service is.
+def opening(server: str, key: str | None, verify: bool | ssl.SSLContext) -> dict[str, Any]:
+    """How an HTTP client is made that asks a service, whichever of the two it is.
 
     Raises:
-        NotSent: it is no address of HTTP.
+        NotSent: `server` is no address of HTTP, or `key` is none that a header can hold.
     """
+    return {"base_url": _address(server), "headers": _headers(key), "verify": verify, "limits": LIMITS}
+
+
+def _address(server: str) -> httpx.URL:
     try:
         known = httpx.URL(server)
     except httpx.InvalidURL as error:
@@ -53,17 +58,14 @@ def longest(timeout: float) -> float:
     return timeout
 
 
-def headers(key: str | None) -> dict[str, str]:
-    """Of every request; white space around the key, as at the end of a file, is none of it.
-
-    Raises:
-        NotSent: the key is none that a header can hold; nobody may read it in a log.
-    """
+def _headers(key: str | None) -> dict[str, str]:
+    """Of every request; white space around the key, as at the end of a file, is none of it."""
     known = {"user-agent": f"sichtbar-client/{__version__}"}
     if key is None:
         return known
     key = key.strip()
     if not key or not all("!" <= character <= "~" for character in key):
+        # Nobody may read it in a log.
         raise NotSent(
             "key: expected visible ASCII characters, as `python -m service key` prints them, got others or none"
         )

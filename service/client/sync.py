@@ -13,17 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import httpx
 
 import service.client.calls as calls
-from service.client.connection import (
-    EVENT_SECONDS,
-    LIMITS,
-    SERVER,
-    Body,
-    address,
-    content,
-    headers,
-    longest,
-    timeouts,
-)
+from service.client.connection import EVENT_SECONDS, SERVER, Body, content, longest, opening, timeouts
 from service.client.errors import ConnectionLost, NoAnswer, RateLimited, SichtbarError, Unavailable, own_errors
 from service.client.exchange import Answer, Call, Request, advance, method_signature
 from service.client.following import Following
@@ -70,7 +60,7 @@ class Client:
         self._retries = retries
         self._request_id = request_id
         with own_errors():
-            self._http = httpx.Client(base_url=address(server), headers=headers(key), verify=verify, limits=LIMITS)
+            self._http = httpx.Client(**opening(server, key, verify))
 
     def __enter__(self) -> Client:
         """Nothing is sent yet."""

@@ -28,7 +28,7 @@ async def unless_held(
     `*` stands for whatever there is, and only `make` tells whether there is something.
     """
     held = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
-    not_modified = Response(status_code=HTTPStatus.NOT_MODIFIED.value, headers=headers)
+    not_modified = Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if headers["etag"] in held:
         return not_modified
     made = await make()

@@ -57,7 +57,8 @@ class RequestContext:
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                # An HTTPStatus, which Python before 3.11 writes by its name, is one as well.
+                status = int(message["status"])
                 headers = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if trace is not None:
                     headers.append((b"traceresponse", trace.response.encode()))

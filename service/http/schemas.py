@@ -52,6 +52,8 @@ def _is_version(given: object) -> object:
 
 
 VersionNumber = Annotated[int, Field(ge=1), WHOLE]
+TopK = Annotated[int, Field(ge=1, le=1000), WHOLE]
+Channel = Annotated[int, Field(ge=0), WHOLE]
 VersionName = Annotated[Annotated[int, Field(ge=1)] | Label, BeforeValidator(_is_version)]
 VERSION = Field(
     default=None,
@@ -68,9 +70,7 @@ class PredictQuery(Known):
 
     model: str | None = Field(default=None, description="A loaded model's name; unset, the default model.")
     version: VersionName | None = VERSION
-    top_k: Annotated[int, Field(ge=1, le=1000), WHOLE] = Field(
-        default=5, description="How many classes, the most probable first."
-    )
+    top_k: TopK = Field(default=5, description="How many classes, the most probable first.")
     store: bool = Field(
         default=True, description="Whether the pictures are kept for calls that name them by id; false keeps nothing."
     )
@@ -85,9 +85,7 @@ class ActivationsBodyQuery(_VersionQuery):
     """What is wanted of one layer, for a picture in the body."""
 
     layer: str = Field(max_length=200, description="A layer's name, or `input`: the picture as the model sees it.")
-    channel: Annotated[int, Field(ge=0), WHOLE] | None = Field(
-        default=None, description="One channel, from 0; unset, all."
-    )
+    channel: Channel | None = Field(default=None, description="One channel, from 0; unset, all.")
     over: bool = Field(
         default=False,
         description="As PNG: the picture, which shows where the one channel is strong and fades elsewhere.",
@@ -107,9 +105,7 @@ class WalkQuery(_VersionQuery):
     """Which picture goes through which model."""
 
     image_id: ImageId
-    top_k: Annotated[int, Field(ge=1, le=1000), WHOLE] = Field(
-        default=10, description="How many classes, the most probable first."
-    )
+    top_k: TopK = Field(default=10, description="How many classes, the most probable first.")
 
 
 class FiltersQuery(Known):
@@ -117,9 +113,7 @@ class FiltersQuery(Known):
 
     layer: str = Field(max_length=200, description="The name of a layer that has filters.")
     version: VersionName | None = VERSION
-    channel: Annotated[int, Field(ge=0), WHOLE] | None = Field(
-        default=None, description="One output channel, all its inputs; unset, all."
-    )
+    channel: Channel | None = Field(default=None, description="One output channel, all its inputs; unset, all.")
     format: Literal["png", "json", "npy"] = Field(
         default="png", description="A picture, statistics a channel, or NumPy's file of the numbers, float32."
     )
