@@ -50,6 +50,8 @@ class _Job:
         self.changed = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.follower: asyncio.Task[None] | None = None
+        # How it ended is being written: other processes may know it already.
+        self.ending = False
 
     def changed_by(self, **changes: object) -> Record:
         """Its record after a change."""
@@ -122,6 +124,8 @@ class Jobs:
             UnknownExplanation: there is none of that id, or not any more.
         """
         job = self._jobs.get(job_id)
+        if job is not None and job.ending and job.follower is not None:
+            await asyncio.wait({job.follower})
         record = job.record if job is not None else None
         # Anything else is no name of ours, and might be a path.
         if record is None and self._records and JOB_ID.fullmatch(job_id):
@@ -231,7 +235,8 @@ class Jobs:
         self._look(job, flight)
         kept = self._records is not None and job.preview is not None
         ended = job.changed_by(**ending, ahead=None, preview=kept, finished=datetime.now(timezone.utc))
-        # Whoever is told of it may ask another process next.
+        # Whoever is told of it may ask another process next, and has perhaps been told by another process.
+        job.ending = True
         await self._write(ended, job.preview)
         job.update(ended)
         job.follower = None

@@ -24,7 +24,8 @@ def read(folder: Path) -> EventAccumulator:
 
 
 def scalars(events: EventAccumulator, name: str) -> list[tuple[int, float]]:
-    return [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(name)]
+    """By step: files of one process and second are read in the order of their numbers' first digits."""
+    return sorted((event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(name))
 
 
 def pictures(events: EventAccumulator, name: str) -> list[np.ndarray]:

@@ -435,25 +435,35 @@ def test_another_process_knows_follows_draws_and_cancels_a_job(
     assert other.get(f"{done}/result").content == client.get(f"{done}/result").content
 
 
-def test_a_job_is_over_once_other_processes_know_it(client: httpx.Client, app: FastAPI, ask: Ask) -> None:
+@pytest.mark.parametrize("written", [False, True])
+def test_how_a_job_ended_is_told_by_its_process_and_by_others_alike(
+    app: FastAPI, ask: Ask, client: httpx.Client, written: bool
+) -> None:
     found = app.state.classifier.explaining.jobs
     write, held = found._records.write, anyio.Event()
     may_end: list[Any] = []
 
     async def wait(record: Record, preview: Any = None) -> None:
+        if written:
+            await write(record, preview)
         if not record.active:
             may_end.append(asyncio.get_running_loop())
             await held.wait()
-        await write(record, preview)
+        if not written:
+            await write(record, preview)
 
     with pytest.MonkeyPatch.context() as slow:
         slow.setattr(found._records, "write", wait)
-        place = ask(**QUICK, seed=31)
+        place = ask(**QUICK, seed=31 + written)
         loop = until(lambda: may_end)[0]
-        assert client.get(place).json()["state"] == "running"
-        assert found._jobs[place.rpartition("/")[2]].follower is not None
+        asked = asyncio.run_coroutine_threadsafe(found.find(place.rpartition("/")[2]), loop)
+        # Until it is written other processes say "running", and from then on "done".
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+        early = asked.done()
         loop.call_soon_threadsafe(held.set)
-        assert ended(client, place)["state"] == "done"
+        assert not early
+        assert asked.result(PATIENCE).state == "done"
+        assert client.get(place).json()["state"] == "done"
 
 
 def test_the_stream_of_a_job_that_is_forgotten_ends(
