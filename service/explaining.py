@@ -11,12 +11,14 @@ from time import monotonic
 
 import structlog
 
+from service.explain.disk_shelf import DiskShelf
 from service.explain.explanations import Explanations
 from service.explain.jobs import Jobs
 from service.explain.process import Explainer
 from service.explain.records import Records
-from service.explain.results import Results
-from service.images import NOTHING, default_folder
+from service.explain.redis_shelf import RedisShelf
+from service.explain.results import Results, Shelf
+from service.images import NOTHING, default_folder, names_redis
 from service.images.disk import secure
 from service.images.store import NotStored
 from service.metrics import Metrics
@@ -58,12 +60,7 @@ class Explaining:
             except (NotStored, OSError) as problem:
                 log.warning("explanations_in_memory", reason=str(problem))
                 records = folder = None
-        self._results = Results(
-            folder and folder / "results",
-            above=(folder.parent, folder) if folder else (),
-            max_bytes=settings.explain_max_bytes,
-            max_seconds=settings.explain_keep_seconds,
-        )
+        self._results = Results(_shelf(settings, folder), max_seconds=settings.explain_keep_seconds)
         self.explanations = Explanations(
             explainer,
             self._results,
@@ -111,7 +108,7 @@ class Explaining:
                 await task
         await self.explanations.close(max(0.0, until - monotonic()))
         await self.jobs.close(max(TELL_SECONDS, until - monotonic()))
-        self._results.close()
+        await self._results.close()
 
     def _end_in(self, seconds: float) -> None:
         self._background.append(asyncio.create_task(self._end(seconds), name="end explanations"))
@@ -132,11 +129,25 @@ class Explaining:
             await asyncio.sleep(SWEEP_SECONDS)
 
 
+def _shelf(settings: Settings, folder: Path | None) -> Shelf | None:
+    """Where results are kept: where the pictures are."""
+    if settings.store and names_redis(settings.store):
+        return RedisShelf(settings.store, max_seconds=settings.explain_keep_seconds)
+    if folder is None:
+        return None
+    return DiskShelf(
+        folder / "results",
+        above=(folder.parent, folder),
+        max_bytes=settings.explain_max_bytes,
+        max_seconds=settings.explain_keep_seconds,
+    )
+
+
 def _folder(store: str | None) -> Path | None:
-    """Where results and jobs are kept: beside the pictures, or on this host's disk where those are on none."""
+    """Where jobs are kept, and results unless Redis has them: beside the pictures, or on this host's disk."""
     if store == NOTHING:
         return None
-    kept = Path(store) if store and "://" not in store else default_folder()
+    kept = Path(store) if store and not names_redis(store) else default_folder()
     try:
         secure(kept)
         secure(kept / FOLDER)

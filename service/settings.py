@@ -137,8 +137,8 @@ class Settings(BaseSettings):
     )
     store: str | None = Field(
         default=None,
-        description="Where pictures are kept by id: a folder, `redis://...` for several hosts, or `none`; unset, "
-        "`sichtbar-<user id>` in the system's temporary folder.",
+        description="Where pictures are kept by id, and explanations: a folder, `redis://...` for several hosts, or "
+        "`none`; unset, `sichtbar-<user id>` in the system's temporary folder.",
     )
     store_max_bytes: Positive = Field(
         default=2**30, description="Bytes of pictures kept in the folder, the least recently used removed first."
@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     )
     explain_max_bytes: Positive = Field(
         default=256 * 2**20,
-        description="Bytes of explanations and drawings kept beside pictures, the least recently used removed first.",
+        description="Bytes of explanations and drawings kept in the folder, the least recently used removed first.",
     )
     explain_preload: bool = Field(
         default=True,

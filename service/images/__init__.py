@@ -14,7 +14,7 @@ from service.images.store import ImageStore, NoStore
 from service.metrics import Metrics
 from service.settings import Settings
 
-__all__ = ["NOTHING", "ImageStore", "default_folder", "open_store"]
+__all__ = ["NOTHING", "ImageStore", "default_folder", "names_redis", "open_store"]
 
 NOTHING = "none"
 
@@ -31,7 +31,7 @@ async def open_store(settings: Settings, metrics: Metrics) -> AsyncIterator[Imag
         yield NoStore()
         return
     store: DiskStore | RedisStore
-    if name and "://" in name:
+    if name and names_redis(name):
         store = RedisStore(name, max_seconds=settings.store_max_seconds, metrics=metrics)
     else:
         store = DiskStore(
@@ -43,6 +43,11 @@ async def open_store(settings: Settings, metrics: Metrics) -> AsyncIterator[Imag
         )
     async with store:
         yield store
+
+
+def names_redis(store: str) -> bool:
+    """Whether a store is an address, not a folder."""
+    return "://" in store
 
 
 def default_folder() -> Path:

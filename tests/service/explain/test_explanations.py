@@ -38,7 +38,7 @@ def version() -> Version:
 
 def explaining(run: Callable[..., Awaitable[Any]], **options: float) -> Explanations:
     explainer = cast(Explainer, SimpleNamespace(run=run))
-    results = Results(None, max_bytes=1000, max_seconds=60)
+    results = Results(None, max_seconds=60)
     limits: dict[str, Any] = {"limit": 4, "max_bytes": 100, "max_pixels": 100, "seconds": 60.0, **options}
     return Explanations(explainer, results, Metrics(), **limits)
 

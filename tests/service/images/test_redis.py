@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 import httpx
 import pytest
@@ -22,55 +21,11 @@ from service.images.redis import PREFIX, RedisStore
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.conftest import ROOT, draw, encode
+from tests.service.conftest import StartRedis
 
 pytestmark = pytest.mark.anyio
 DATA = encode(draw("circle", 7))
 IMAGE_ID = hashlib.sha256(DATA).hexdigest()
-
-
-class RedisServer:
-    """A redis-server of the test's own, on a free port and without a file."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *options]
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, cwd=self._folder, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout
-        for line in self._process.stdout:
-            if "Ready to accept connections" in line:
-                return
-        raise AssertionError("redis-server did not start")
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout
-        self._process.stdout.close()
-
-
-Start = Callable[..., RedisServer]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    if not shutil.which("redis-server"):
-        pytest.skip("no redis-server on the PATH; on Debian: apt-get install redis-server")
-    servers: list[RedisServer] = []
-
-    def run(*options: str) -> RedisServer:
-        servers.append(RedisServer(tmp_path, *options))
-        return servers[-1]
-
-    yield run
-    for server in servers:
-        server.stop()
 
 
 def opened(url: str, max_seconds: int = 100) -> RedisStore:
@@ -81,8 +36,8 @@ def not_stored(store: RedisStore, reason: str) -> float | None:
     return store._metrics.registry.get_sample_value("sichtbar_images_not_stored_total", {"reason": reason})
 
 
-async def test_two_hosts_share_pictures(start: Start) -> None:
-    url = start().url
+async def test_two_hosts_share_pictures(start_redis: StartRedis) -> None:
+    url = start_redis().url
     async with opened(url) as one, opened(url) as other:
         assert await one.put(DATA, IMAGE_ID)
         assert one.holds(IMAGE_ID)
@@ -91,8 +46,8 @@ async def test_two_hosts_share_pictures(start: Start) -> None:
             await other.get("0" * 64)
 
 
-async def test_a_picture_expires_after_its_last_use(start: Start) -> None:
-    server = start()
+async def test_a_picture_expires_after_its_last_use(start_redis: StartRedis) -> None:
+    server = start_redis()
     with Redis.from_url(server.url) as redis:
         async with opened(server.url) as store, opened(server.url) as other:
             await store.put(DATA, IMAGE_ID)
@@ -103,8 +58,8 @@ async def test_a_picture_expires_after_its_last_use(start: Start) -> None:
                 assert 90 < redis.ttl(PREFIX + IMAGE_ID) <= 100
 
 
-async def test_what_redis_has_still_is_not_sent_again_and_what_it_lost_is(start: Start) -> None:
-    server = start()
+async def test_what_redis_has_still_is_not_sent_again_and_what_it_lost_is(start_redis: StartRedis) -> None:
+    server = start_redis()
     with Redis.from_url(server.url) as redis:
         async with opened(server.url) as store:
             store._fresh_seconds = 0
@@ -117,8 +72,8 @@ async def test_what_redis_has_still_is_not_sent_again_and_what_it_lost_is(start:
             assert await store.get(IMAGE_ID) == DATA
 
 
-async def test_a_redis_that_comes_later_is_used_then(start: Start) -> None:
-    server = start()
+async def test_a_redis_that_comes_later_is_used_then(start_redis: StartRedis) -> None:
+    server = start_redis()
     server.stop()
     async with opened(server.url) as store:
         assert not await store.put(DATA, IMAGE_ID)
@@ -140,10 +95,16 @@ async def test_a_redis_that_comes_later_is_used_then(start: Start) -> None:
 async def test_a_redis_that_does_not_answer_is_waited_for_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with opened(f"redis://127.0.0.1:{silent.getsockname()[1]}") as store:
-            started = monotonic()
             assert [await store.put(DATA, IMAGE_ID) for _ in range(100)] == [False] * 100
-            assert monotonic() - started < 3
             assert not_stored(store, "unavailable") or not_stored(store, "slow")
+        silent.setblocking(False)
+        tried = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                tried += 1
+        # A connection that is not answered, and perhaps one more in case Redis had just closed it.
+        assert tried in (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +115,10 @@ async def test_a_redis_that_does_not_answer_is_waited_for_once(tmp_path: Path) -
         pytest.param(["--replicaof", "127.0.0.1 1"], "denied", id="replica"),
     ],
 )
-async def test_a_redis_that_refuses_is_counted_by_its_reason(start: Start, options: list[str], reason: str) -> None:
-    async with opened(start(*options).url) as store:
+async def test_a_redis_that_refuses_is_counted_by_its_reason(
+    start_redis: StartRedis, options: list[str], reason: str
+) -> None:
+    async with opened(start_redis(*options).url) as store:
         assert not await store.put(DATA, IMAGE_ID)
         assert not_stored(store, reason) == 1
 
@@ -178,9 +141,9 @@ def test_a_start_without_the_client_says_which_extra_to_install() -> None:
 
 
 def test_over_http_predictions_are_answered_with_and_without_redis(
-    start: Start, shapes_models: Path, serve: Callable[[FastAPI], httpx.Client]
+    start_redis: StartRedis, shapes_models: Path, serve: Callable[[FastAPI], httpx.Client]
 ) -> None:
-    server = start()
+    server = start_redis()
     settings = Settings(models=shapes_models, engine="openvino", store=server.url)
     one, other = (serve(create_app(settings)) for _ in range(2))
     assert one.post("/predict", files={"file": DATA}).json()["images"][0]["image_id"] == IMAGE_ID
@@ -192,3 +155,23 @@ def test_over_http_predictions_are_answered_with_and_without_redis(
     answer = other.get(f"/images/{IMAGE_ID}")
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
     assert answer.headers["retry-after"] == "1"
+
+
+def test_over_http_hosts_share_explanations_and_each_makes_its_own_without_redis(
+    start_redis: StartRedis, shapes_models: Path, serve: Callable[[FastAPI], httpx.Client]
+) -> None:
+    server = start_redis()
+    settings = Settings(models=shapes_models, engine="openvino", store=server.url)
+    one, other = (serve(create_app(settings)) for _ in range(2))
+    asked = {"image_id": one.post("/predict", files={"file": DATA}).json()["images"][0]["image_id"], "samples": 50}
+    for format_ in ("json", "png"):
+        first, second = (
+            client.get("/explain", params={**asked, "format": format_}, timeout=60) for client in (one, other)
+        )
+        assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
+        assert second.content == first.content
+    server.stop()
+    query, files = {"samples": 50, "seed": 7}, {"file": DATA}
+    mine, its = (client.post("/explain", params=query, files=files, timeout=60) for client in (one, other))
+    assert (mine.headers["x-cache"], its.headers["x-cache"]) == ("miss", "miss")
+    assert mine.content == its.content
