@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,13 +112,11 @@ def test_after_sigterm_no_job_is_taken_and_those_under_way_fail_when_time_is_up(
         first.wait_for("draining")
         refused = client.post("/explanations", params={**SLOW, "seed": 1}, files={"file": PICTURE})
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
-        started = time.monotonic()
         with client.stream("GET", f"{place}/events") as stream:
             told = list(stream.iter_lines())
         assert [line for line in told if line.startswith("event: ")][-1] == "event: failed"
         assert '"code":"explanation_interrupted"' in [line for line in told if line.startswith("data: ")][-1]
     assert first.process.wait(30) == 0
-    assert time.monotonic() - started < 20
     with client_of(start(**settings)) as client:
         job = client.get(place).json()
         assert (job["state"], job["error"]["code"]) == ("failed", "explanation_interrupted")
