@@ -118,10 +118,12 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
         raise DataError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}) in class folders, found none")
     if len(labels) == 1:
         raise DataError(f"{folder}: expected at least two class folders with pictures, found one: {labels[0]}")
+    counts = Counter(picture.label for picture in training + test)
     for name, pictures in (("training", training), ("test", test)):
-        missing = set(labels) - {picture.label for picture in pictures}
+        missing = sorted(set(labels) - {picture.label for picture in pictures})
         if missing:
-            raise DataError(f"{folder}: no {name} pictures of {', '.join(sorted(missing))}; each class needs both")
+            found = ", ".join(f"{label} ({counts[label]} in all)" for label in missing)
+            raise DataError(f"{folder}: no {name} pictures of {found}; each class needs both")
     empty = [
         child.relative_to(folder).as_posix()
         for parent in ([training_folder, test_folder] if training_folder and test_folder else [folder])

@@ -105,12 +105,12 @@ def _explain_here(
     asked: Sequence[Question],
     look: Style,
 ) -> tuple[Path, list[Explained]]:
-    settings = Settings.from_environ()
-    manifest, path = find_version(settings, model, version)
-    index = None if label is None else find_label(manifest, label)
     pictures = pictures_below(folder, out)
     if not pictures:
         raise SourceError(f"expected a folder with pictures, found none at {folder}")
+    settings = Settings.from_environ()
+    manifest, path = find_version(settings, model, version)
+    index = None if label is None else find_label(manifest, label)
 
     async def explain_all(sheet: Sheet) -> list[Explained]:
         explainer = Explainer(await asyncio.to_thread(choose_engine, settings.engine), threads=settings.threads, nice=0)

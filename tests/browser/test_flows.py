@@ -119,6 +119,19 @@ def test_who_goes_back_before_an_answer_is_there_is_where_they_were(open_page: O
     assert page.url == start
 
 
+def test_an_answer_that_is_slow_to_come_is_waited_for_with_a_word(open_page: Open, served: str) -> None:
+    page = open_page(served)
+    held: list[Route] = []
+    page.route("**/predict*", lambda route: held.append(route))
+    for picture, label, earlier in ((LEMON, "Lemon", "See what a computer sees"), (STRAWBERRY, "Strawberry", "Lemon")):
+        choose(page, picture)
+        expect(page.get_by_role("heading", name="Asking…")).to_be_visible()
+        expect(page.get_by_role("status")).to_have_text("Asking…")
+        expect(page.get_by_role("heading", name=earlier)).to_be_hidden()
+        held.pop().continue_()
+        answered(page, label)
+
+
 def test_of_several_pictures_the_first_is_shown_and_the_others_are_at_hand(open_page: Open, served: str) -> None:
     page = open_page(served, expected=REFUSED)
     choose(page, LEMON, STRAWBERRY, ROOT / "README.md")

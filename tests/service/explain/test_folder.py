@@ -154,7 +154,8 @@ def test_what_is_not_there_is_said(
 
 
 def test_a_folder_without_pictures_is_said(shapes_models: Path, tmp_path: Path) -> None:
-    finished = explain(shapes_models, str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
+    # Before a model that is not there, either.
+    finished = explain(shapes_models, str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), "--model", "shape")
     assert finished.returncode == 1
     assert "expected a folder with pictures, found none" in finished.stderr
 
