@@ -24,6 +24,8 @@ ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
 Positive = Annotated[int, Field(gt=0), WHOLE]
+# How long something is kept, ten years at most: dates end, and so do the expiries that Redis takes.
+Keep = Annotated[int, Field(gt=0, le=315_360_000), WHOLE]
 # A setting says how few: a least value here would stand instead of its own.
 Seconds = Annotated[float, Field(le=3600, allow_inf_nan=False), NUMBER]
 
@@ -143,9 +145,7 @@ class Settings(BaseSettings):
     store_max_bytes: Positive = Field(
         default=2**30, description="Bytes of pictures kept in the folder, the least recently used removed first."
     )
-    store_max_seconds: Positive = Field(
-        default=86_400, description="Seconds that a picture is kept after its last use."
-    )
+    store_max_seconds: Keep = Field(default=86_400, description="Seconds that a picture is kept after its last use.")
     max_explanations: Positive = Field(
         default=16, description="Explanations that may be queued or running; one more gets 503."
     )
@@ -157,7 +157,7 @@ class Settings(BaseSettings):
     explain_timeout: Seconds = Field(
         default=600.0, gt=0, description="Seconds that one explanation may take, from its turn on."
     )
-    explain_keep_seconds: Positive = Field(
+    explain_keep_seconds: Keep = Field(
         default=86_400, description="Seconds that explanations, and what is known of their jobs, are kept."
     )
     explain_max_bytes: Positive = Field(

@@ -25,6 +25,8 @@ from service.settings import PREFIX, Settings
 ROOT = Path(__file__).parent.parent
 KEPT = {"SICHTBAR_DATA", "SICHTBAR_WEIGHTS", "SICHTBAR_STORE", "SICHTBAR_EXPLAIN_PRELOAD"}
 SHAPES = ("circle", "square", "stripes")
+# Seconds for which what must come is waited for, however slow the machine.
+PATIENCE = 90.0
 
 
 def draw(shape: str, seed: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
@@ -200,7 +202,7 @@ class LiveServer(uvicorn.Server):
 def live(shapes_models: Path) -> Iterator[httpx.Client]:
     """A client of a live server that serves `shapes`."""
     with (
-        LiveServer(create_app(Settings(models=shapes_models, engine="openvino"))) as server,
+        LiveServer(create_app(Settings(models=shapes_models, engine="openvino", explain_wait=PATIENCE))) as server,
         httpx.Client(base_url=server.url) as client,
     ):
         yield client

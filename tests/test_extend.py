@@ -20,8 +20,8 @@ from service.engines import open_engine
 from service.engines.base import Outputs, probe, warm_up
 from service.manifest import read_manifest
 from tests import documents
-from tests.conftest import ROOT
-from tests.service.http.explaining import PATIENCE, metric
+from tests.conftest import PATIENCE, ROOT
+from tests.service.http.explaining import metric
 from tests.service.test_main import Program
 
 TEXT = documents.EXTEND.read_text(encoding="utf-8")

@@ -122,8 +122,8 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
     for name, pictures in (("training", training), ("test", test)):
         missing = sorted(set(labels) - {picture.label for picture in pictures})
         if missing:
-            found = ", ".join(f"{label} ({counts[label]} in all)" for label in missing)
-            raise DataError(f"{folder}: no {name} pictures of {found}; each class needs both")
+            lacking = ", ".join(f"{label} ({counts[label]} in all)" for label in missing)
+            raise DataError(f"{folder}: no {name} pictures of {lacking}; each class needs both")
     empty = [
         child.relative_to(folder).as_posix()
         for parent in ([training_folder, test_folder] if training_folder and test_folder else [folder])

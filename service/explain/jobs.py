@@ -118,7 +118,7 @@ class Jobs:
         return job.record
 
     async def find(self, job_id: str) -> Record:
-        """What is known of a job.
+        """What is known of a job; of one whose end is being written, once it is, or the disk was waited for.
 
         Raises:
             UnknownExplanation: there is none of that id, or not any more.

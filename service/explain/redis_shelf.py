@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TypeVar
 
-from service.images.connection import asked, connect
+from service.images.connection import asked, close, connect
 from service.images.store import REST_SECONDS, NotStored
 
 PREFIX = "sichtbar:explanation:"
@@ -37,7 +37,7 @@ class RedisShelf:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await close(self._redis)
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         if monotonic() < self._rest_until:

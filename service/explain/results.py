@@ -37,7 +37,7 @@ class Shelf(Protocol):
         """Remove what is too old or too much; what cannot be removed is logged."""
 
     async def close(self) -> None:
-        """Wait for nothing."""
+        """Let go of it; raises nothing, and waits for no answer."""
 
 
 class Results:
@@ -80,7 +80,7 @@ class Results:
             await self._shelf.sweep()
 
     async def close(self) -> None:
-        """Wait for no shelf."""
+        """Let go of the shelf."""
         if self._shelf:
             await self._shelf.close()
 

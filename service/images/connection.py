@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from service.errors import StartupFailed
@@ -63,3 +64,11 @@ async def asked(answer: Awaitable[T]) -> T:
         raise NotStored("full", str(full)) from full
     except (exceptions.RedisError, OSError) as problem:
         raise NotStored("unavailable", str(problem) or type(problem).__name__) from problem
+
+
+async def close(redis: Redis) -> None:
+    """Close the connections, also those to a Redis that does not answer any more."""
+    from redis import exceptions
+
+    with suppress(exceptions.RedisError, OSError):
+        await redis.aclose()

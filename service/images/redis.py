@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.images.connection import asked, connect
+from service.images.connection import asked, close, connect
 from service.images.store import KeepingStore
 from service.metrics import Metrics
 
@@ -22,7 +22,7 @@ class RedisStore(KeepingStore):
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await close(self._redis)
 
     async def _keep(self, data: bytes, image_id: str) -> None:
         key = PREFIX + image_id

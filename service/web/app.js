@@ -18,8 +18,6 @@ import { why } from "./why.js";
 
 const DRAWN = { see, why, inside, compare };
 const FRESH = { label: "", layer: "", channel: "" };
-// Waited for longer, an answer is waited for with a word.
-const SOON_MS = 400;
 
 let list = { models: [], default: null };
 let current = null;
@@ -147,18 +145,20 @@ async function render({ travelled = false } = {}) {
   showPanel();
   // What is there still belongs to another picture or model.
   byId("view").setAttribute("aria-busy", "true");
+  // A slow answer is waited for with a word.
   const slow = setTimeout(() => {
     if (signal.aborted) return;
     byId("view").removeAttribute("aria-busy");
     fill(byId("view"), heading(t("asking")));
     say(t("asking"));
-  }, SOON_MS);
+  }, 400);
   const [asked, told] = await Promise.allSettled([
     classify(current, model(), place.version, { signal }),
     ["why", "compare"].includes(view) && methods(),
   ]);
   clearTimeout(slow);
   if (signal.aborted) return;
+  say("");
   byId("view").removeAttribute("aria-busy");
   current.problem = asked.reason;
   if (asked.reason) {

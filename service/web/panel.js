@@ -87,7 +87,6 @@ function visited(current, open) {
   );
 }
 
-// Where a visit begins.
 export function welcome(root, { take, view }) {
   fill(
     root,

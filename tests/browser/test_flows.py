@@ -126,10 +126,17 @@ def test_an_answer_that_is_slow_to_come_is_waited_for_with_a_word(open_page: Ope
     for picture, label, earlier in ((LEMON, "Lemon", "See what a computer sees"), (STRAWBERRY, "Strawberry", "Lemon")):
         choose(page, picture)
         expect(page.get_by_role("heading", name="Asking…")).to_be_visible()
-        expect(page.get_by_role("status")).to_have_text("Asking…")
+        expect(page.locator("#said")).to_have_text("Asking…")
         expect(page.get_by_role("heading", name=earlier)).to_be_hidden()
         held.pop().continue_()
         answered(page, label)
+    to_view(page, "Compare")
+    choose(page, ROOT / "examples" / "banana.png")
+    expect(page.locator("#said")).to_have_text("Asking…")
+    # What was held goes on.
+    page.unroute("**/predict*")
+    expect(page.get_by_role("heading", name="Two answers to one picture")).to_be_visible()
+    expect(page.locator("#said")).not_to_have_text("Asking…")
 
 
 def test_of_several_pictures_the_first_is_shown_and_the_others_are_at_hand(open_page: Open, served: str) -> None:

@@ -21,9 +21,9 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from service.security import add_key
-from tests.conftest import draw, encode
+from tests.conftest import PATIENCE, draw, encode
 from tests.reliability.conftest import SHOWN, Models, keys_file
-from tests.service.http.explaining import PATIENCE, QUICK, SLOW, ended, metric, picture, until
+from tests.service.http.explaining import QUICK, SLOW, ended, metric, picture, until
 from tests.service.http.test_openinference import pictures
 from tests.service.test_main import Program
 

@@ -42,8 +42,10 @@ StartRedis = Callable[..., RedisServer]
 
 
 @pytest.fixture
-def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
-    """Start one, with options of redis-server; stopped at the end."""
+def start_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartRedis]:
+    """Start one, with options of redis-server; stopped at the end. It is waited for longer than in service."""
+    monkeypatch.setattr("service.images.connection.SECONDS", 10.0)
+    monkeypatch.setattr("service.images.store.PUT_SECONDS", 20.0)
     if not shutil.which("redis-server"):
         pytest.skip("no redis-server on the PATH; on Debian: apt-get install redis-server")
     servers: list[RedisServer] = []

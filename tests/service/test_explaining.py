@@ -21,7 +21,8 @@ from service.app import create_app
 from service.explaining import Explaining
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.service.http.explaining import PATIENCE, QUICK, SLOW, ended, metric, picture, until
+from tests.conftest import PATIENCE
+from tests.service.http.explaining import QUICK, SLOW, ended, metric, picture, until
 from tests.service.test_main import Program, Start, start
 
 __all__ = ["start"]
@@ -138,7 +139,7 @@ def test_a_job_under_way_at_sigterm_may_finish(start: Start, tmp_path: Path) -> 
 
 
 def test_a_drawing_asked_for_before_sigterm_is_answered(start: Start) -> None:
-    program = start()
+    program = start(SICHTBAR_EXPLAIN_WAIT=str(PATIENCE), SICHTBAR_DRAIN_SECONDS=str(PATIENCE))
     with client_of(program) as client, ThreadPoolExecutor(1) as pool:
         query = {"samples": 1000, "superpixels": 100}
         asked = pool.submit(

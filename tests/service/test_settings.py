@@ -55,6 +55,8 @@ def test_the_variables_of_tests_and_training_are_no_settings_and_no_error(monkey
         ("ROOT_PATH", "sichtbar"),
         ("ROOT_PATH", "/sichtbar/"),
         ("ROOT_PATH", "/a//b"),
+        ("STORE_MAX_SECONDS", "315360001"),
+        ("EXPLAIN_KEEP_SECONDS", "70000000000"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_variable_and_value(

@@ -9,12 +9,11 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import draw, encode
+from tests.conftest import PATIENCE, draw, encode
 
 # Each takes a tiny model some milliseconds; nobody waits for all of them.
 SLOW = {"samples": 10_000, "superpixels": 200}
 QUICK = {"samples": 32}
-PATIENCE = 40.0
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 48)) -> bytes:

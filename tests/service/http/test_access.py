@@ -16,7 +16,7 @@ from service.app import create_app
 from service.http.access import COMPILED, WATCHED, needed
 from service.security import add_key
 from service.settings import Settings
-from tests.conftest import LiveServer, draw, encode
+from tests.conftest import PATIENCE, LiveServer, draw, encode
 from tests.service.http.test_native import problem
 
 PICTURE = encode(draw("circle", 1))
@@ -35,7 +35,7 @@ class Guarded(NamedTuple):
 def guarded(shapes_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     file = tmp_path_factory.mktemp("keys") / "keys.json"
     shown = [add_key(file, scope, frozenset({scope}), None) for scope in ("predict", "explain", "admin")]
-    app = create_app(Settings(models=shapes_models, engine="openvino", keys=file))
+    app = create_app(Settings(models=shapes_models, engine="openvino", keys=file, explain_wait=PATIENCE))
     with LiveServer(app) as server, httpx.Client(base_url=server.url, timeout=40) as client:
         yield Guarded(client, *shown, file)
 

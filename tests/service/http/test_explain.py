@@ -14,8 +14,8 @@ from PIL import Image
 
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import LiveServer, draw, encode
-from tests.service.http.explaining import PATIENCE, QUICK, SLOW, keep, metric, picture, until
+from tests.conftest import PATIENCE, LiveServer, draw, encode
+from tests.service.http.explaining import QUICK, SLOW, keep, metric, picture, until
 from tests.service.http.test_native import problem
 
 PICTURE = picture(1)
@@ -248,7 +248,7 @@ def test_what_is_computed_is_counted(client: httpx.Client) -> None:
 
 
 def test_a_result_is_still_there_for_the_next_process(shapes_models: Path, tmp_path: Path) -> None:
-    settings = Settings(models=shapes_models, engine="openvino", store=str(tmp_path / "store"))
+    settings = Settings(models=shapes_models, engine="openvino", explain_wait=PATIENCE, store=str(tmp_path / "store"))
     answers = []
     for _ in range(2):
         with (
@@ -264,7 +264,7 @@ def test_a_service_that_keeps_nothing_explains_what_is_sent_and_leaves_no_file(
     serve: Callable[[FastAPI], httpx.Client], shapes_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    client = serve(create_app(Settings(models=shapes_models, engine="openvino", store="none")))
+    client = serve(create_app(Settings(models=shapes_models, engine="openvino", explain_wait=PATIENCE, store="none")))
     client.timeout = PATIENCE
     answers = [client.post("/explain", params=QUICK, files={"file": PICTURE}) for _ in range(2)]
     assert [answer.headers["x-cache"] for answer in answers] == ["miss", "miss"]
@@ -280,9 +280,10 @@ def test_a_picture_that_is_not_to_be_kept_leaves_neither_itself_nor_a_drawing(
     shapes_models: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
+    settings = Settings(models=shapes_models, engine="openvino", explain_wait=PATIENCE, store=str(store))
     unkept = picture(77)
     with (
-        LiveServer(create_app(Settings(models=shapes_models, engine="openvino", store=str(store)))) as server,
+        LiveServer(create_app(settings)) as server,
         httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
     ):
         params = {**QUICK, "store": "false"}

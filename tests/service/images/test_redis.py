@@ -17,10 +17,11 @@ from redis import Redis
 
 from service.app import create_app
 from service.errors import StartupFailed, StoreUnavailable, UnknownImage
+from service.explain.redis_shelf import PREFIX as EXPLANATIONS
 from service.images.redis import PREFIX, RedisStore
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.conftest import ROOT, draw, encode
+from tests.conftest import PATIENCE, ROOT, draw, encode
 from tests.service.conftest import StartRedis
 
 pytestmark = pytest.mark.anyio
@@ -92,7 +93,8 @@ async def test_a_redis_that_comes_later_is_used_then(start_redis: StartRedis) ->
         assert await store.put(DATA, IMAGE_ID)
 
 
-async def test_a_redis_that_does_not_answer_is_waited_for_once(tmp_path: Path) -> None:
+async def test_a_redis_that_does_not_answer_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.images.store.REST_SECONDS", 600)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with opened(f"redis://127.0.0.1:{silent.getsockname()[1]}") as store:
             assert [await store.put(DATA, IMAGE_ID) for _ in range(100)] == [False] * 100
@@ -161,17 +163,24 @@ def test_over_http_hosts_share_explanations_and_each_makes_its_own_without_redis
     start_redis: StartRedis, shapes_models: Path, serve: Callable[[FastAPI], httpx.Client]
 ) -> None:
     server = start_redis()
-    settings = Settings(models=shapes_models, engine="openvino", store=server.url)
+    settings = Settings(models=shapes_models, engine="openvino", explain_wait=PATIENCE, store=server.url)
     one, other = (serve(create_app(settings)) for _ in range(2))
+    for client in (one, other):
+        client.timeout = PATIENCE
     asked = {"image_id": one.post("/predict", files={"file": DATA}).json()["images"][0]["image_id"], "samples": 50}
     for format_ in ("json", "png"):
-        first, second = (
-            client.get("/explain", params={**asked, "format": format_}, timeout=60) for client in (one, other)
-        )
+        first, second = (client.get("/explain", params={**asked, "format": format_}) for client in (one, other))
         assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
         assert second.content == first.content
+    unkept = {"params": {"samples": 50, "store": "false"}, "files": {"file": encode(draw("square", 8))}}
+    drawn, again = (client.post("/explain", **unkept) for client in (one, other))  # type: ignore[arg-type]
+    assert drawn.content == again.content
+    with Redis.from_url(server.url) as redis:
+        kept = [redis.get(key) for key in redis.scan_iter(f"{EXPLANATIONS}*")]
+    assert [data for data in kept if data == drawn.content] == []
+    assert len([data for data in kept if data.startswith(b"{")]) == 2
     server.stop()
     query, files = {"samples": 50, "seed": 7}, {"file": DATA}
-    mine, its = (client.post("/explain", params=query, files=files, timeout=60) for client in (one, other))
+    mine, its = (client.post("/explain", params=query, files=files) for client in (one, other))
     assert (mine.headers["x-cache"], its.headers["x-cache"]) == ("miss", "miss")
     assert mine.content == its.content
