@@ -229,7 +229,7 @@ def test_a_start_without_tensorflow_says_which_extra_to_install(shapes_models: P
     finished = subprocess.run(
         [sys.executable, "-c", hide],
         cwd=ROOT,
-        env={**os.environ, "SICHTBAR_MODELS": str(shapes_models)},
+        env={**os.environ, "SICHTBAR_PORT": "0", "SICHTBAR_MODELS": str(shapes_models)},
         capture_output=True,
         text=True,
         timeout=60,
