@@ -123,7 +123,7 @@ def list_pictures(folder: Path, *, test_fraction: float, seed: int) -> Listing:
         missing = sorted(set(labels) - {picture.label for picture in pictures})
         if missing:
             lacking = ", ".join(f"{label} ({counts[label]} in all)" for label in missing)
-            raise DataError(f"{folder}: no {name} pictures of {lacking}; each class needs both")
+            raise DataError(f"{folder}: no {name} pictures of {lacking}; each class needs training and test pictures")
     empty = [
         child.relative_to(folder).as_posix()
         for parent in ([training_folder, test_folder] if training_folder and test_folder else [folder])

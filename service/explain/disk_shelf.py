@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ SWEEP_SHARE = 1 / 16
 KEEP_SHARE = 0.9
 # Whoever writes that long is dead.
 NEW_SECONDS = 600.0
-DIGEST_BYTES = 32
 
 log = structlog.get_logger()
 
@@ -38,12 +36,12 @@ class DiskShelf:
         self._sweeping = threading.Lock()
 
     async def get(self, name: str) -> bytes | None:
-        """See `Shelf`; what is too old or damaged is removed."""
+        """See `Shelf`; what is too old is removed."""
         return await self._disk.run(lambda: self._read(name))
 
     async def put(self, name: str, data: bytes) -> None:
         """See `Shelf`."""
-        await self._disk.run(lambda: self._disk.write(name, hashlib.sha256(data).digest() + data))
+        await self._disk.run(lambda: self._disk.write(name, data))
         self._written += len(data)
         if self._written > self._max_bytes * SWEEP_SHARE:
             self._written = 0
@@ -61,10 +59,9 @@ class DiskShelf:
         self._disk.close()
 
     def _read(self, name: str) -> bytes | None:
-        content, path = self._disk.read(name), self._disk.folder / name
+        data, path = self._disk.read(name), self._disk.folder / name
         made = path.stat().st_mtime
-        digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        if time() - made > self._max_seconds or hashlib.sha256(data).digest() != digest:
+        if time() - made > self._max_seconds:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             return None

@@ -22,6 +22,7 @@ class RedisShelf:
         self._redis = connect(url)
         self._max_seconds = max_seconds
         self._rest_until = 0.0
+        self._problem = ""
 
     async def get(self, name: str) -> bytes | None:
         """See `Shelf`."""
@@ -41,10 +42,11 @@ class RedisShelf:
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         if monotonic() < self._rest_until:
-            raise NotStored("unavailable", "left alone since it last failed")
+            raise NotStored("unavailable", f"left alone since it last failed: {self._problem}")
         try:
             return await asked(ask())
         except NotStored as problem:
             if problem.reason == "unavailable":
                 self._rest_until = monotonic() + REST_SECONDS
+                self._problem = str(problem)
             raise

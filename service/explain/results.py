@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from time import time
+from time import monotonic, time
 from typing import Protocol
 
 import structlog
 
-from service.images.store import NotStored
+from service.images.store import LOG_SECONDS, NotStored
 
 # Beside the shelf, and where there is none.
 MEMORY_BYTES = 32 * 2**20
+DIGEST_BYTES = 32
 
 log = structlog.get_logger()
 
@@ -20,7 +22,7 @@ class Shelf(Protocol):
     """Where results are kept for other processes."""
 
     async def get(self, name: str) -> bytes | None:
-        """What was put there under the name, unless it is too old, gone or damaged.
+        """What was put there under the name, unless it is too old or gone.
 
         Raises:
             NotStored, OSError: the shelf does not answer.
@@ -48,6 +50,7 @@ class Results:
         self._max_seconds = max_seconds
         self._memory: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._memory_bytes = 0
+        self._quiet_until = 0.0
 
     async def get(self, name: str) -> bytes | None:
         """What was kept under the name, unless it is too old, gone or damaged, or the shelf does not answer."""
@@ -58,19 +61,22 @@ class Results:
                 return data
             self._forget(name)
         try:
-            return await self._shelf.get(name) if self._shelf else None
+            kept = await self._shelf.get(name) if self._shelf else None
         except (NotStored, OSError):
             return None
+        return None if kept is None else _unsealed(kept)
 
     async def put(self, name: str, data: bytes, *, shows_picture: bool) -> None:
-        """Keep it; a shelf that cannot is logged."""
+        """Keep it; a shelf that cannot is logged, once a minute."""
         if not shows_picture:
             self._remember(name, data)
         try:
             if self._shelf:
-                await self._shelf.put(name, data)
+                await self._shelf.put(name, hashlib.sha256(data).digest() + data)
         except (NotStored, OSError) as problem:
-            log.warning("result_not_kept", reason=str(problem))
+            if monotonic() >= self._quiet_until:
+                self._quiet_until = monotonic() + LOG_SECONDS
+                log.warning("result_not_kept", reason=str(problem))
 
     async def sweep(self) -> None:
         """Remove what is too old or too much."""
@@ -94,3 +100,9 @@ class Results:
     def _forget(self, name: str) -> None:
         if name in self._memory:
             self._memory_bytes -= len(self._memory.pop(name)[1])
+
+
+def _unsealed(kept: bytes) -> bytes | None:
+    """The data of `kept`, which begins with its digest; None where it is damaged."""
+    digest, data = kept[:DIGEST_BYTES], kept[DIGEST_BYTES:]
+    return data if hashlib.sha256(data).digest() == digest else None

@@ -58,10 +58,10 @@ async def asked(answer: Awaitable[T]) -> T:
 
     try:
         return await answer
-    except (exceptions.AuthenticationError, exceptions.NoPermissionError, exceptions.ReadOnlyError) as refusal:
-        raise NotStored("denied", str(refusal)) from refusal
     except exceptions.OutOfMemoryError as full:
         raise NotStored("full", str(full)) from full
+    except (exceptions.AuthenticationError, exceptions.ResponseError) as refusal:
+        raise NotStored("denied", str(refusal)) from refusal
     except (exceptions.RedisError, OSError) as problem:
         raise NotStored("unavailable", str(problem) or type(problem).__name__) from problem
 

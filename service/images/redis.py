@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+
+import structlog
+
 from service.images.connection import asked, close, connect
 from service.images.store import KeepingStore
 from service.metrics import Metrics
 
 PREFIX = "sichtbar:image:"
+# Redis may lose all it has, as where it is started again.
+FRESH_SECONDS = 5.0
+
+log = structlog.get_logger()
 
 
 class RedisStore(KeepingStore):
@@ -14,7 +23,7 @@ class RedisStore(KeepingStore):
 
     def __init__(self, url: str, *, max_seconds: int, metrics: Metrics) -> None:
         """See `connect` for what it raises."""
-        super().__init__(max_seconds, metrics)
+        super().__init__(max_seconds, metrics, fresh_seconds=FRESH_SECONDS)
         self._redis = connect(url)
 
     async def __aenter__(self) -> RedisStore:
@@ -34,4 +43,10 @@ class RedisStore(KeepingStore):
 
     async def _find(self, image_id: str) -> bytes | None:
         found = await asked(self._redis.getex(PREFIX + image_id, ex=self._max_seconds))
-        return found if isinstance(found, bytes) else None
+        if not isinstance(found, bytes):
+            return None
+        # Of the largest picture that takes a while.
+        if (await asyncio.to_thread(hashlib.sha256, found)).hexdigest() != image_id:
+            log.warning("picture_damaged", key=PREFIX + image_id)
+            return None
+        return found

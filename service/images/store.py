@@ -77,10 +77,10 @@ class NoStore:
 class KeepingStore(ABC):
     """Remembers what it has just kept, counts, bounds every wait, and warns once a minute of what is not kept."""
 
-    def __init__(self, max_seconds: int, metrics: Metrics) -> None:
+    def __init__(self, max_seconds: int, metrics: Metrics, *, fresh_seconds: float = FRESH_SECONDS) -> None:
         self._max_seconds = max_seconds
         self._metrics = metrics
-        self._fresh_seconds = min(FRESH_SECONDS, max_seconds / 10)
+        self._fresh_seconds = min(fresh_seconds, max_seconds / 10)
         self._fresh: OrderedDict[str, float] = OrderedDict()
         self._rest_until = self._quiet_until = -1.0
         for reason in get_args(Reason):

@@ -22,6 +22,7 @@ const FRESH = { label: "", layer: "", channel: "" };
 let list = { models: [], default: null };
 let current = null;
 let running = new AbortController();
+let slow = 0;
 
 takesIn(take);
 take.open = open;
@@ -62,12 +63,15 @@ await begin();
 
 async function begin() {
   fill(byId("view"), heading("Sichtbar", "hidden"));
+  wait();
   try {
     list = await listed();
   } catch (error) {
+    come();
     showProblem(error, begin);
     return;
   }
+  come();
   // What was looked at before, but not what it looked like: that is fetched when it is wanted.
   const ids = remembered();
   await render();
@@ -116,6 +120,7 @@ async function render({ travelled = false } = {}) {
   const { signal } = running;
   const { view } = place;
   tell("");
+  come();
   mend();
   drawFrame();
   if (view === "models") {
@@ -128,14 +133,18 @@ async function render({ travelled = false } = {}) {
     if (!signal.aborted) drawFrame();
     return;
   }
+  wait();
   try {
     current = await wanted(signal);
   } catch (error) {
-    if (!signal.aborted) showProblem(error, () => render(), { lost: true });
+    if (signal.aborted) return;
+    come();
+    showProblem(error, () => render(), { lost: true });
     return;
   }
   if (signal.aborted) return;
   if (!current) {
+    come();
     alone(true);
     welcome(byId("view"), { take, view });
     arrive(travelled);
@@ -145,21 +154,12 @@ async function render({ travelled = false } = {}) {
   showPanel();
   // What is there still belongs to another picture or model.
   byId("view").setAttribute("aria-busy", "true");
-  // A slow answer is waited for with a word.
-  const slow = setTimeout(() => {
-    if (signal.aborted) return;
-    byId("view").removeAttribute("aria-busy");
-    fill(byId("view"), heading(t("asking")));
-    say(t("asking"));
-  }, 400);
   const [asked, told] = await Promise.allSettled([
     classify(current, model(), place.version, { signal }),
     ["why", "compare"].includes(view) && methods(),
   ]);
-  clearTimeout(slow);
   if (signal.aborted) return;
-  say("");
-  byId("view").removeAttribute("aria-busy");
+  come();
   current.problem = asked.reason;
   if (asked.reason) {
     showPanel();
@@ -178,6 +178,23 @@ async function render({ travelled = false } = {}) {
   } catch (error) {
     if (!signal.aborted) showProblem(error, () => render());
   }
+}
+
+// What is slow to come is waited for with a word.
+function wait() {
+  clearTimeout(slow);
+  slow = setTimeout(() => {
+    byId("view").removeAttribute("aria-busy");
+    fill(byId("view"), heading(t("asking")));
+    say(t("asking"));
+  }, 400);
+}
+
+// It is there.
+function come() {
+  clearTimeout(slow);
+  say("");
+  byId("view").removeAttribute("aria-busy");
 }
 
 // What the address says and is not here is told, and taken out of it; the usual is shown.
@@ -230,7 +247,6 @@ function showPanel(answer) {
 
 // Whether the view stands without a picture beside it.
 function alone(whether) {
-  byId("view").removeAttribute("aria-busy");
   document.body.dataset.layout = whether ? "one" : "two";
   byId("picture").hidden = byId("others").hidden = whether;
 }

@@ -1,6 +1,6 @@
 // The pictures of this visit, and what was answered to each.
 
-import { Problem, blob, json } from "./api.js";
+import { blob, json } from "./api.js";
 
 const STORED = "sichtbar-visit";
 const MOST_REMEMBERED = 12;
@@ -66,7 +66,7 @@ export async function about(picture, path, call, { params, signal, post = false 
   try {
     return await named();
   } catch (error) {
-    if (!(error instanceof Problem) || error.code !== "unknown_image") throw error;
+    if (error.code !== "unknown_image") throw error;
     // It expired there, and is still here.
     await json("predict", { method: "POST", params: { model: params.model, version: params.version }, body: form(picture), signal });
     return named();

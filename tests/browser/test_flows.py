@@ -139,6 +139,37 @@ def test_an_answer_that_is_slow_to_come_is_waited_for_with_a_word(open_page: Ope
     expect(page.locator("#said")).not_to_have_text("Asking…")
 
 
+def test_who_leaves_while_an_answer_is_waited_for_is_told_of_it_no_more(open_page: Open, served: str) -> None:
+    page = open_page(served)
+    held: list[Route] = []
+    page.route("**/predict*", lambda route: held.append(route))
+    for leave, there in (
+        (lambda: page.go_back(), "See what a computer sees"),
+        (lambda: to_view(page, "Models"), "Models"),
+    ):
+        choose(page, LEMON)
+        expect(page.locator("#said")).to_have_text("Asking…")
+        leave()
+        expect(page.get_by_role("heading", name=there, exact=True)).to_be_visible()
+        expect(page.locator("#said")).not_to_have_text("Asking…")
+
+
+def test_a_link_that_is_slow_to_open_is_waited_for_with_a_word(open_page: Open, served: str) -> None:
+    page = open_page(served)
+    choose(page, LEMON)
+    expect(page).to_have_url(ID)
+    link = page.url
+    held: list[Route] = []
+    for slow in ("**/models", "**/images/*"):
+        page.goto("about:blank")
+        page.route(slow, lambda route: held.append(route))
+        page.goto(link, wait_until="commit")
+        expect(page.get_by_role("heading", name="Asking…")).to_be_visible()
+        # What was held goes on.
+        page.unroute(slow)
+        answered(page, "Lemon")
+
+
 def test_of_several_pictures_the_first_is_shown_and_the_others_are_at_hand(open_page: Open, served: str) -> None:
     page = open_page(served, expected=REFUSED)
     choose(page, LEMON, STRAWBERRY, ROOT / "README.md")

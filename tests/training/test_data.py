@@ -137,12 +137,12 @@ def test_every_picture_is_found_and_other_files_are_not(tmp_path: Path):
         ),
         pytest.param(
             ["Training/a/1.png", "Training/b/1.png", "Test/a/1.png"],
-            r"no test pictures of b \(1 in all\); each class needs both",
+            r"no test pictures of b \(1 in all\); each class needs training and test pictures",
             id="a-class-that-is-never-tested",
         ),
         pytest.param(
             ["Training/a/1.png", "Test/a/1.png", "Test/b/1.png", "Test/c/1.png"],
-            r"no training pictures of b \(1 in all\), c \(1 in all\); each class needs both",
+            r"no training pictures of b \(1 in all\), c \(1 in all\); each class needs training and test pictures",
             id="classes-that-are-never-trained",
         ),
     ],

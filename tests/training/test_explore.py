@@ -474,7 +474,7 @@ def test_the_command_shows_tables_and_warnings_and_where_the_page_is(tmp_path: P
     assert done.exit_code == 0
     assert re.search(r"\[b\]\W+1\W+0\W+0\W+1\b", done.stdout)
     assert "warning: 1 pictures are in several classes: one of the labels is wrong" in done.stdout
-    assert "fit will refuse: no training pictures of [b] (1 in all), a (1 in all); each class needs both" in done.stdout
+    assert "fit will refuse: no training pictures of [b] (1 in all), a (1 in all); each class needs" in done.stdout
     assert "wrote explore-[red]fruit/explore.html" in done.stdout
     assert (tmp_path / "explore-[red]fruit" / "explore.json").is_file()
 
