@@ -7,12 +7,14 @@ import logging
 import sys
 import warnings
 from contextlib import suppress
+from time import monotonic
 
 import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 DELETE = b"\x7f"
+SELDOM_SECONDS = 60.0
 SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
@@ -20,6 +22,20 @@ SHARED: list[Processor] = [
     # Without local variables: they hold strangers' pictures.
     structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
 ]
+
+
+class Seldom:
+    """Whether it is time, once a minute, to log what may happen many times a second."""
+
+    def __init__(self) -> None:
+        self._quiet_until = -1.0
+
+    def __call__(self) -> bool:
+        """The first time, and the next a minute later."""
+        if monotonic() < self._quiet_until:
+            return False
+        self._quiet_until = monotonic() + SELDOM_SECONDS
+        return True
 
 
 def configure_logging(level: str, **bound: object) -> None:

@@ -7,10 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from math import inf
 from pathlib import Path
 from secrets import token_hex
-from time import monotonic, time
+from time import time
 from typing import IO, Literal, TypeVar
 
 import structlog
@@ -21,6 +20,7 @@ from service.explain.disk import NEW, SWEEP_SECONDS, Disk
 from service.explain.question import Frozen, LimeExplanation, Question
 from service.explain.style import Style
 from service.images.store import NotStored
+from service.logs import Seldom
 from service.states import ACTIVE, JobState
 
 Format = Literal["png", "json"]
@@ -29,7 +29,6 @@ RECORD, PREVIEW, CANCEL, OWNERS = ".job", ".preview", ".cancel", "owners"
 # Finished records that are kept; then the oldest go.
 MAX_RECORDS = 1000
 NEW_SECONDS = 600.0
-LOG_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -96,7 +95,7 @@ class Records:
         self._max_seconds = max_seconds
         self._lock: IO[str] | None = None
         self._claiming = threading.Lock()
-        self._quiet_until = -inf
+        self._may_warn = Seldom()
         self.owner = token_hex(16)
 
     async def open(self) -> None:
@@ -126,8 +125,7 @@ class Records:
             await self._disk.run(lambda: self._write(files))
         except (NotStored, OSError) as problem:
             # Each job is written several times a second.
-            if monotonic() >= self._quiet_until:
-                self._quiet_until = monotonic() + LOG_SECONDS
+            if self._may_warn():
                 log.warning("job_not_recorded", job=record.id, reason=str(problem))
 
     async def read(self, job: str) -> Record | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from time import monotonic, time
+from time import time
 from typing import Protocol
 
 import structlog
 
-from service.images.store import LOG_SECONDS, NotStored
+from service.images.store import NotStored
+from service.logs import Seldom
 
 # Beside the shelf, and where there is none.
 MEMORY_BYTES = 32 * 2**20
@@ -50,7 +51,7 @@ class Results:
         self._max_seconds = max_seconds
         self._memory: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._memory_bytes = 0
-        self._quiet_until = 0.0
+        self._may_warn = Seldom()
 
     async def get(self, name: str) -> bytes | None:
         """What was kept under the name, unless it is too old, gone or damaged, or the shelf does not answer."""
@@ -74,8 +75,7 @@ class Results:
             if self._shelf:
                 await self._shelf.put(name, hashlib.sha256(data).digest() + data)
         except (NotStored, OSError) as problem:
-            if monotonic() >= self._quiet_until:
-                self._quiet_until = monotonic() + LOG_SECONDS
+            if self._may_warn():
                 log.warning("result_not_kept", reason=str(problem))
 
     async def sweep(self) -> None:

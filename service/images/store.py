@@ -12,6 +12,7 @@ import anyio
 import structlog
 
 from service.errors import StoreUnavailable, UnknownImage
+from service.logs import Seldom
 from service.metrics import Metrics
 
 Reason = Literal["busy", "denied", "failed", "full", "slow", "too_large", "unavailable", "unsafe"]
@@ -20,7 +21,6 @@ IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 PUT_SECONDS, GET_SECONDS = 1.0, 5.0
 # A store that lets its callers wait is left alone for so long: predictions must not pay for it one by one.
 REST_SECONDS = 5.0
-LOG_SECONDS = 60.0
 # How long a picture just kept is taken to be there still, and how many of them are remembered.
 FRESH_SECONDS = 60.0
 FRESH_IMAGES = 4096
@@ -82,7 +82,8 @@ class KeepingStore(ABC):
         self._metrics = metrics
         self._fresh_seconds = min(fresh_seconds, max_seconds / 10)
         self._fresh: OrderedDict[str, float] = OrderedDict()
-        self._rest_until = self._quiet_until = -1.0
+        self._rest_until = -1.0
+        self._may_warn = Seldom()
         for reason in get_args(Reason):
             # A counter that starts at nothing hides its first increase.
             metrics.images_not_stored.labels(reason)
@@ -169,6 +170,5 @@ class KeepingStore(ABC):
         return False
 
     def _warn(self, reason: NotStored) -> None:
-        if monotonic() >= self._quiet_until:
-            self._quiet_until = monotonic() + LOG_SECONDS
+        if self._may_warn():
             log.warning("picture_not_stored", reason=reason.reason, detail=str(reason))

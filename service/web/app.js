@@ -67,11 +67,9 @@ async function begin() {
   try {
     list = await listed();
   } catch (error) {
-    come();
     showProblem(error, begin);
     return;
   }
-  come();
   // What was looked at before, but not what it looked like: that is fetched when it is wanted.
   const ids = remembered();
   await render();
@@ -137,9 +135,7 @@ async function render({ travelled = false } = {}) {
   try {
     current = await wanted(signal);
   } catch (error) {
-    if (signal.aborted) return;
-    come();
-    showProblem(error, () => render(), { lost: true });
+    if (!signal.aborted) showProblem(error, () => render(), { lost: true });
     return;
   }
   if (signal.aborted) return;
@@ -252,6 +248,7 @@ function alone(whether) {
 }
 
 function showProblem(error, again, { lost = false } = {}) {
+  come();
   if (lost) {
     alone(true);
     welcome(byId("view"), { take, view: "see" });

@@ -77,7 +77,7 @@ async function versionOf(model, { version, state, engine, reason }, labels) {
 }
 
 function figures({ input, parameters, labels, layers, metrics, data }) {
-  const rows = [
+  return numbers([
     [t("f_classes"), number(labels.length)],
     [t("f_input"), `${input.width} × ${input.height}`],
     [t("f_layers"), number(layers.length)],
@@ -88,8 +88,7 @@ function figures({ input, parameters, labels, layers, metrics, data }) {
     metrics && metrics.recognition_auroc !== null && [t("f_auroc"), t("of_one", { value: number(metrics.recognition_auroc, 3) })],
     metrics && [t("f_held_out"), number(metrics.images)],
     data && [t("f_trained_on"), number(data.training_images)],
-  ].filter(Boolean);
-  return numbers(rows);
+  ].filter(Boolean));
 }
 
 function labelsOf(labels, id) {
